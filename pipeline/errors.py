@@ -1,0 +1,42 @@
+"""One exception tree. Every message says what was expected, what was received and what to do.
+
+A stage turns a `RefitError` into one line on stderr and the exit status of its class; the scheduler reads the
+status to tell what a retry can cure (75) from what it cannot (65, 78).
+"""
+
+from __future__ import annotations
+
+
+class RefitError(Exception):
+    """A failure that a user can act on. `fix` names the command or params key that cures it."""
+
+    exit_status = 65  # EX_DATAERR of sysexits.h: the input is at fault; a retry fails the same way
+
+    def __init__(self, problem: str, *, fix: str) -> None:
+        super().__init__(f"{problem} Fix: {fix}")
+        self.problem = problem
+        self.fix = fix
+
+
+class SettingsError(RefitError):
+    """params.yaml or an override is wrong: the key, what was expected and what was received are in the text."""
+
+    exit_status = 78  # EX_CONFIG
+
+
+class DataError(RefitError):
+    """The images, labels or tables cannot be used as they are."""
+
+
+class ModelError(RefitError):
+    """Weights, a backbone or a trained model are not what they should be."""
+
+
+class PromotionRefused(RefitError):
+    """The registry will not move: there is no positive decision for this model, or another promotion won."""
+
+
+class TransientError(RefitError):
+    """A busy workspace, a full disk, a store that does not answer: the same command may succeed later."""
+
+    exit_status = 75  # EX_TEMPFAIL

@@ -1,0 +1,277 @@
+"""params.yaml parsed once, at the edge, into frozen typed settings.
+
+`load` is the only way in. An unknown key or a wrong value raises `SettingsError` with the key, what was
+expected, what was received and the fix. `refit_home` and `code_root` are the only readers of the environment
+and of the installation's place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import SettingsError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+FINAL = "final"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Ingest(Section):
+    source: str | None
+    max_pixels: Positive
+    max_bytes: Positive
+
+
+class Profile(Section):
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
+    near_duplicate_error: Share
+    drift_alpha: Fraction
+    drift_min_distance: Share
+
+
+class Validate(Section):
+    labels: tuple[str, ...] | None
+    min_classes: Annotated[int, Field(ge=2)]
+    min_per_class: Positive
+    min_side: Positive
+    max_aspect_ratio: Annotated[float, Field(ge=1)]
+    max_quarantine_share: Share
+
+
+class Shard(Section):
+    salt: Annotated[str, Field(min_length=1)]
+    val_share: Fraction
+    test_share: Fraction
+    min_per_class: Positive
+    target_bytes: Annotated[int, Field(ge=1024)]
+
+    @model_validator(mode="after")
+    def _leaves_training_data(self) -> Shard:
+        if self.val_share + self.test_share > 0.8:
+            raise ValueError("val_share + test_share must leave at least 0.2 for training")
+        return self
+
+
+class Head(Section):
+    views: Count
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    learning_rate: PositiveFloat
+    epochs: Positive
+    patience: Positive
+    class_weights: Literal["balanced", "none"]
+
+
+class Finetune(Section):
+    blocks: Count
+    learning_rate: PositiveFloat
+    epochs: Positive
+    patience: Positive
+
+
+class Augment(Section):
+    horizontal_flip: bool
+    vertical_flip: bool
+    rotation: Annotated[float, Field(ge=0, le=0.5)]
+    translation: Share
+    zoom: Annotated[float, Field(ge=0, lt=1)]
+    brightness: Share
+    contrast: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Train(Section):
+    parts: tuple[str, ...]
+    backbone: str
+    weights: str
+    input_size: Annotated[int, Field(ge=16, le=1024)]
+    batch_size: Positive
+    seed: Count
+    head: Head
+    finetune: Finetune
+    augment: Augment
+
+    @field_validator("parts")
+    @classmethod
+    def _folds_then_final(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        expected = (*(f"fold-{k}" for k in range(max(2, len(parts) - 1))), FINAL)
+        if parts != expected:
+            raise ValueError(f"expected at least two folds in order, then final: {list(expected)}")
+        return parts
+
+    @property
+    def folds(self) -> int:
+        """Number of cross-validation folds."""
+        return len(self.parts) - 1
+
+
+class Evaluate(Section):
+    batch_size: Positive
+    resamples: Annotated[int, Field(ge=100)]
+    confidence: Fraction
+    seed: Count
+
+
+class Diagnose(Section):
+    overfit_gap: Share
+    underfit_accuracy: Share
+    weak_recall: Share
+    upscale_factor: PositiveFloat
+
+
+class Gate(Section):
+    min_accuracy: Share
+    min_balanced_accuracy: Share
+    min_test_images: Positive
+    max_fold_spread: Share
+    min_gain: Annotated[float, Field(ge=-1, le=1)]
+    max_loss: Share
+    max_class_loss: Share
+
+
+class Promote(Section):
+    # One path component that is also a TensorFlow Serving model name.
+    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+
+class Execution(Section):
+    workers: Count
+
+    @property
+    def processes(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+class Settings(Section):
+    ingest: Ingest
+    profile: Profile
+    validate_: Annotated[Validate, Field(alias="validate")]  # pydantic's own name is taken
+    shard: Shard
+    train: Train
+    evaluate: Evaluate
+    diagnose: Diagnose
+    gate: Gate
+    promote: Promote
+    execution: Execution
+
+
+def load(path: Path) -> Settings:
+    """Read and check a params file. Raises `SettingsError`."""
+    return parse(read_params(path), origin=path.name)
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """The params file as plain mappings, unchecked. Raises `SettingsError` if it is no YAML mapping."""
+    try:
+        params = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise SettingsError(
+            f"Expected a params file at {path}, found none.", fix="restore params.yaml from the repository"
+        ) from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path.name} is not YAML: {error}.", fix="mend the line that is named") from None
+    if not isinstance(params, dict):
+        raise SettingsError(
+            f"{path.name}: expected one section per stage, got {type(params).__name__}.",
+            fix="restore params.yaml from the repository",
+        )
+    return params
+
+
+def parse(params: Mapping[str, Any], *, origin: str = "params.yaml") -> Settings:
+    """Check plain mappings. Raises `SettingsError` naming every wrong key."""
+    try:
+        return Settings.model_validate(params)
+    except ValidationError as error:
+        problems = [_explain(dict(item)) for item in error.errors(include_url=False)]
+        raise SettingsError(
+            f"{origin}: " + "; ".join(problems) + ".", fix="params.yaml describes every key; --set changes one for a run"
+        ) from None
+
+
+def _explain(item: dict[str, Any]) -> str:
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(location)
+    match item["type"]:
+        case "extra_forbidden":
+            close = difflib.get_close_matches(location[-1], _keys_beside(location[:-1]), n=1)
+            return f"unknown key {key}" + (f", did you mean {'.'.join([*location[:-1], close[0]])}?" if close else "")
+        case "missing":
+            return f"{key} is missing"
+        case _:
+            message = item["msg"].removeprefix("Value error, ")
+            return f"{key}: {message[0].lower()}{message[1:]}, got {item['input']!r}"
+
+
+def _keys_beside(location: Iterable[str]) -> list[str]:
+    section: Any = Settings
+    for name in location:
+        fields = {field.alias or key: field for key, field in section.model_fields.items()}
+        section = fields[name].annotation
+    return [field.alias or key for key, field in section.model_fields.items()]
+
+
+def with_overrides(params: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of `params` with `section.key=value` texts applied; values are YAML.
+
+    Raises `SettingsError` for a text of another form or a key that does not exist.
+    """
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(params)))
+    for text in overrides:
+        matched = re.fullmatch(r"([a-z_]+(?:\.[a-z_]+)+)=(.*)", text, flags=re.DOTALL)
+        if not matched:
+            raise SettingsError(
+                f"--set expects section.key=value, got {text!r}.", fix="write for example --set train.batch_size=16"
+            )
+        *path, last = matched[1].split(".")
+        section: Any = result
+        for name in path:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            known = [f"{where}.{key}" for where, keys in _leaves(result) for key in keys]
+            close = difflib.get_close_matches(matched[1], known, n=1)
+            raise SettingsError(
+                f"--set names the unknown key {matched[1]}" + (f", did you mean {close[0]}?" if close else "."),
+                fix="params.yaml lists every key",
+            )
+        try:
+            section[last] = yaml.safe_load(matched[2])
+        except yaml.YAMLError:
+            raise SettingsError(f"--set {matched[1]}: {matched[2]!r} is not YAML.", fix="quote the value") from None
+    return result
+
+
+def _leaves(params: Mapping[str, Any], prefix: str = "") -> list[tuple[str, list[str]]]:
+    """(dotted section, its keys) for every section at every depth."""
+    found = []
+    for name, section in params.items():
+        if isinstance(section, dict):
+            where = f"{prefix}{name}"
+            found.append((where, list(section)))
+            found.extend(_leaves(section, f"{where}."))
+    return found
+
+
+def refit_home() -> Path:
+    """Where runs, cache and registry live: $REFIT_HOME, or .refit in the current directory."""
+    return Path(os.environ.get("REFIT_HOME") or ".refit").absolute()
+
+
+def code_root() -> Path:
+    """The folder with params.yaml, dvc.yaml, pipeline/ and components/ that this process was imported from."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,44 @@
+"""What every stage process does alike: one clear line and a meaningful exit status for each kind of failure."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from pipeline.errors import RefitError, TransientError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; a known failure ends the process with one line on stderr, an unknown one with its traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        main()
+    except RefitError as error:
+        fail(error)
+    except OSError as error:
+        if (known := explain(error)) is None:
+            raise
+        fail(known)
+
+
+def fail(error: RefitError) -> None:
+    """Print the one line and exit."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(error.exit_status)
+
+
+def explain(error: OSError) -> RefitError | None:
+    """The operating system's refusals that a user can do something about, in words; None for all others."""
+    place = error.filename or os.getcwd()
+    if error.errno in _NO_SPACE:
+        return TransientError(f"No space is left to write {place}.", fix="free disk space or set REFIT_HOME to another disk")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return RefitError(
+            f"Not allowed to use {place} ({error.strerror}).", fix="check its owner and mode, or set REFIT_HOME elsewhere"
+        )
+    return None

@@ -11,6 +11,7 @@ class RefitError(Exception):
     """A failure that a user can act on. `fix` names the command or params key that cures it."""
 
     exit_status = 65  # EX_DATAERR of sysexits.h: the input is at fault; a retry fails the same way
+    shown = False  # whether the user has seen it already, from a stage's own process
 
     def __init__(self, problem: str, *, fix: str) -> None:
         super().__init__(f"{problem} Fix: {fix}")

@@ -98,8 +98,8 @@ def sha256(path: Path) -> str:
 
 
 def sha256_tree(folder: Path) -> str:
-    """Hex digest over the sorted relative names and contents of all files below `folder`."""
+    """Hex digest over the sorted relative names and contents of all files below `folder`, Python's caches excepted."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
     return digest.hexdigest()

@@ -34,6 +34,7 @@ class Section(BaseModel):
 
 class Ingest(Section):
     source: str | None
+    allow_new_source: bool
     max_pixels: Positive
     max_bytes: Positive
 
@@ -200,7 +201,8 @@ def parse(params: Mapping[str, Any], *, origin: str = "params.yaml") -> Settings
     except ValidationError as error:
         problems = [_explain(dict(item)) for item in error.errors(include_url=False)]
         raise SettingsError(
-            f"{origin}: " + "; ".join(problems) + ".", fix="params.yaml describes every key; --set changes one for a run"
+            f"{origin}: " + "; ".join(problems) + ".",
+            fix="params.yaml describes every key; --set changes one for a run",
         ) from None
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+from pipeline import files
 from pipeline.errors import RefitError, TransientError
 
+FAILURE = "failure.json"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -27,18 +31,28 @@ def run(main: Callable[[], None]) -> None:
 
 
 def fail(error: RefitError) -> None:
-    """Print the one line and exit."""
+    """Print the one line, leave it in failure.json for the report, and exit."""
     print(f"error: {error}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # on a full disk the line on stderr has to do
+        record_failure(Path.cwd(), error)
     raise SystemExit(error.exit_status)
+
+
+def record_failure(run: Path, error: RefitError) -> None:
+    content = {"problem": error.problem, "fix": error.fix, "exit_status": error.exit_status}
+    files.write_json(run / FAILURE, content)
 
 
 def explain(error: OSError) -> RefitError | None:
     """The operating system's refusals that a user can do something about, in words; None for all others."""
-    place = error.filename or os.getcwd()
+    place = error.filename or Path.cwd()
     if error.errno in _NO_SPACE:
-        return TransientError(f"No space is left to write {place}.", fix="free disk space or set REFIT_HOME to another disk")
+        return TransientError(
+            f"No space is left to write {place}.", fix="free disk space or set REFIT_HOME to another disk"
+        )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return RefitError(
-            f"Not allowed to use {place} ({error.strerror}).", fix="check its owner and mode, or set REFIT_HOME elsewhere"
+            f"Not allowed to use {place} ({error.strerror}).",
+            fix="check its owner and mode, or set REFIT_HOME elsewhere",
         )
     return None

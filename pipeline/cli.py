@@ -1,0 +1,264 @@
+"""The `refit` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import files, runs
+from pipeline.errors import RefitError
+from pipeline.promotion.promote import promote as carry_out
+from pipeline.report.build import build as build_report
+from pipeline.runs import Run
+from pipeline.settings import code_root, read_params, with_overrides
+from pipeline.stage import explain
+
+EXIT_NOTHING_NEW = 99
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Retrain an image classifier: ingest, profile, validate, split, fine-tune, evaluate, gate, promote.",
+    epilog="Everything lives in $REFIT_HOME (default: .refit here). Start with: refit run --source DIR",
+)
+console = Console()
+errors = Console(stderr=True)
+
+Source = Annotated[str | None, typer.Option(help="Directory or s3://bucket/prefix with one folder per class.")]
+Model = Annotated[str | None, typer.Option(help="Name of the classifier in the registry.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a value of params.yaml for this run."),
+]
+RunId = Annotated[str, typer.Option(help="Name of the run's directory in $REFIT_HOME/runs.")]
+
+
+@app.command()
+def run(
+    source: Source = None,
+    model: Model = None,
+    overrides: Overrides = None,
+    force: Annotated[bool, typer.Option(help="Train even if nothing is new since the last run.")] = False,
+) -> None:
+    """Retrain on a source, from ingest to promotion.
+
+    Only what is new at the source is processed. A run that was cut off is continued.
+    """
+    with _clear_errors():
+        params = _params(source, model, overrides)
+        current = None if force else runs.interrupted(params)
+        if current is not None:
+            console.print(f"Continuing run [bold]{current.run_id}[/], which was cut off.")
+        else:
+            current = runs.create(runs.new_id(), params)
+            console.print(f"Run [bold]{current.run_id}[/] of model [bold]{params['promote']['model']}[/]")
+        _run(current, force)
+
+
+def _run(current: Run, force: bool) -> None:
+    begun = time.monotonic()
+    targets = runs.stage_names(current)
+    with _reporting(current), runs.driving(current):
+        for number, target in enumerate(targets, start=1):
+            console.rule(f"{target}  [dim]{number} of {len(targets)}[/]", align="left", style="dim")
+            if not runs.reproduce(current, target):
+                console.print("  [dim]up to date[/]")
+            if target == "ingest" and runs.nothing_new(current) and not force:
+                _say_nothing_new(current)
+                return
+        promotion = _promote(current)
+    _say_outcome(current, promotion)
+    console.print(f"Took {time.monotonic() - begun:.0f} s.")
+
+
+@app.command()
+def start(run_id: RunId, source: Source = None, model: Model = None, overrides: Overrides = None) -> None:
+    """Create a run without running it; for schedulers, which then call `refit stage`.
+
+    The last line printed is JSON with the run's id and its training parts.
+    """
+    with _clear_errors():
+        current = runs.create(run_id, _params(source, model, overrides))
+        build_report(current.path)
+        print(json.dumps({"run_id": current.run_id, "parts": current.params["train"]["parts"]}))
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="A stage of dvc.yaml, or promote.")],
+    run_id: RunId,
+    part: Annotated[str | None, typer.Option(help="Which training: fold-0, …, final. Only for train.")] = None,
+    skip_if_nothing_new: Annotated[
+        bool, typer.Option(help=f"With ingest: exit with status {EXIT_NOTHING_NEW} if nothing is new.")
+    ] = False,
+) -> None:
+    """Run one stage of a run that exists; for schedulers.
+
+    Exit status: 0 done, 75 try again later, 65 and 78 wrong input or settings (a retry is useless).
+    """
+    with _clear_errors():
+        current = runs.find(run_id)
+        target = f"{name}@{part}" if part else name
+        known = [*runs.stage_names(current), runs.PROMOTE]
+        if target not in known:
+            raise typer.BadParameter(f"{target!r} is no stage of this run; there are: {', '.join(known)}")
+        with _reporting(current):
+            if name == runs.PROMOTE:
+                _say_outcome(current, _promote(current))
+                return
+            runs.reproduce(current, target)
+            if name == "ingest" and runs.nothing_new(current) and skip_if_nothing_new:
+                _say_nothing_new(current)
+                raise typer.Exit(EXIT_NOTHING_NEW)
+
+
+@app.command("runs")
+def list_runs() -> None:
+    """List the runs, newest last."""
+    table = Table("run", "model", "status", "from", box=None, header_style="bold")
+    for found in runs.all_runs():
+        record = found.record
+        table.add_row(found.run_id, record["model"], _coloured(record["status"]), record["parent"] or "")
+    console.print(table)
+
+
+@app.command()
+def models(model: Annotated[str, typer.Option(help="Name of the classifier.")] = "classifier") -> None:
+    """List the versions of a model and the moves of its live pointer."""
+    registry = runs.registry(model)
+    live = registry.live()
+    table = Table("version", "run", "test balanced accuracy", "", box=None, header_style="bold")
+    for version in registry.versions():
+        card = files.read_json(registry.path(version) / "card.json")
+        mark = "[green]live[/]" if version == live.version else ""
+        table.add_row(str(version), card["run_id"], f"{card['test']['balanced_accuracy']:.3f}", mark)
+    console.print(table)
+    for move in registry.history():
+        console.print(
+            f"[dim]{move['at']}[/] {move['previous'] or 'none'} → {move['version']} by {move['by']}: {move['reason']}"
+        )
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")],
+    model: Annotated[str, typer.Option(help="Name of the classifier.")] = "classifier",
+    to: Annotated[int | None, typer.Option(help="Version; default: the one that was live before.")] = None,
+) -> None:
+    """Make an earlier version live again, after verifying its checksums."""
+    with _clear_errors():
+        registry = runs.registry(model)
+        live = registry.live()
+        target = to if to is not None else (registry.history() or [{}])[-1].get("previous")
+        if target is None:
+            raise RefitError(f"The model {model!r} has no earlier live version.", fix="name one with --to")
+        registry.move_live(target, expected_generation=live.generation, reason=f"rollback: {reason}")
+        console.print(f"Version [bold]{target}[/] of {model} is live (was {live.version}).")
+
+
+@app.command()
+def backbones() -> None:
+    """List the pretrained networks that train.backbone accepts."""
+    from pipeline.backbones import registry  # builders only; Keras is imported when one is built
+
+    table = Table("name", "native size", "smallest size", "weights", box=None, header_style="bold")
+    for entry in registry.BACKBONES.values():
+        table.add_row(entry.name, str(entry.native_size), str(entry.minimum_size), entry.weights_origin)
+    console.print(table)
+
+
+def _params(source: str | None, model: str | None, overrides: list[str] | None) -> dict[str, Any]:
+    params = with_overrides(read_params(code_root() / "params.yaml"), overrides or [])
+    if source is not None:
+        params["ingest"]["source"] = source if "://" in source else str(Path(source).expanduser().absolute())
+    if model is not None:
+        params["promote"]["model"] = model
+    return params
+
+
+def _promote(current: Run) -> dict[str, Any]:
+    promotion = carry_out(current.path, runs.registry(current.record["model"]))
+    current.update(status=runs.PROMOTED if promotion["promoted"] else runs.REFUSED)
+    return promotion
+
+
+@contextmanager
+def _reporting(current: Run) -> Iterator[None]:
+    """Whatever happens inside, the run's report shows it afterwards."""
+    try:
+        yield
+    finally:
+        build_report(current.path)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """One line for what a user can mend; SIGTERM ends our children too, as a terminal's Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _terminated)
+    # Stages are started as `python -m …` and must get this interpreter, also when its environment is not active.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    try:
+        yield
+    except RefitError as error:
+        _fail(error)
+    except OSError as error:
+        if (known := explain(error)) is None:
+            raise
+        _fail(known)
+    except KeyboardInterrupt:
+        errors.print("Stopped. The same command continues this run.")
+        raise typer.Exit(130) from None
+
+
+def _terminated(number: int, frame: object) -> None:
+    for child in psutil.Process().children(recursive=True):
+        child.terminate()
+    raise SystemExit(128 + number)
+
+
+def _fail(error: RefitError) -> None:
+    if not error.shown:
+        print(f"error: {error}", file=sys.stderr)
+    raise typer.Exit(error.exit_status)
+
+
+def _say_nothing_new(current: Run) -> None:
+    parent = current.record["parent"]
+    current.update(status=runs.NOTHING_NEW)
+    outcome = runs.find(parent).record["status"]
+    console.print(
+        f"[bold]Nothing new[/] since run {parent} ({outcome}): same images, params and code. Nothing was trained. "
+        "`refit run --force` trains anyway."
+    )
+
+
+def _say_outcome(current: Run, promotion: dict[str, Any]) -> None:
+    decision = files.read_json(current.path / "decision.json")
+    table = Table("", "rule", "why", box=None, header_style="bold", title_justify="left")
+    for rule in decision["rules"]:
+        table.add_row("[green]pass[/]" if rule["passed"] else "[red]fail[/]", rule["rule"], rule["explanation"])
+    console.print(table)
+    colour = "green" if promotion["promoted"] else "yellow"
+    console.print(f"[{colour} bold]{decision['summary']}[/]")
+    if promotion["promoted"]:
+        console.print(f"Version [bold]{promotion['version']}[/] of {current.record['model']} is live.")
+    console.print(f"Report: {current.path / 'report.html'}", soft_wrap=True)
+
+
+def _coloured(status: str) -> str:
+    colours = {runs.PROMOTED: "green", runs.REFUSED: "yellow", runs.FAILED: "red", runs.INTERRUPTED: "red"}
+    return f"[{colours.get(status, 'dim')}]{status}[/]"

@@ -1,0 +1,59 @@
+"""The versioned dataset: one Parquet file for each batch of accepted images. Columns: docs/formats.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("source_version", pa.string()),
+        ("label", pa.string()),
+        ("group", pa.string()),
+        ("bytes", pa.int64()),
+        ("batch", pa.string()),
+        ("ingested_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("source_version", pa.string()),
+        ("label", pa.string()),
+        ("bytes", pa.int64()),
+        ("batch", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+def read_batches(folder: Path) -> dict[str, pa.Table]:
+    """Batch name to table, in the order of arrival. Empty if the folder is missing."""
+    return {path.stem: pq.read_table(path) for path in sorted(folder.glob("[0-9]*.parquet"))}
+
+
+def next_batch(batches: Mapping[str, pa.Table]) -> str:
+    return f"{int(max(batches, default='0')) + 1:04d}"
+
+
+def current(batches: Mapping[str, pa.Table]) -> pa.Table:
+    """The rows in force, in the order of arrival: the last of each uri, and of those the last of each image.
+
+    So a file whose bytes changed is replaced, and an image that moved to another class is relabelled.
+    """
+    rows = concatenate(batches, SCHEMA)
+    of_uri = {uri: number for number, uri in enumerate(rows["uri"].to_pylist())}
+    ids = rows["image_id"].to_pylist()
+    of_image = {ids[number]: number for number in sorted(of_uri.values())}
+    return rows.take(pa.array(sorted(of_image.values()), pa.int64()))
+
+
+def concatenate(batches: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:
+    """All rows of all batches; an empty table of `schema` if there are none."""
+    return pa.concat_tables([schema.empty_table(), *batches.values()])

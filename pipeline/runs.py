@@ -1,0 +1,315 @@
+"""Runs: a directory each, in which `dvc.yaml`'s stages are reproduced.
+
+A run holds its own copy of params, graph and code, starts from the lock and the outputs of the last good run of
+the same model, and can be continued after any interruption.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import yaml
+
+from pipeline import files
+from pipeline.errors import DataError, RefitError, SettingsError, TransientError
+from pipeline.promotion.registry import Registry
+from pipeline.settings import code_root, parse, refit_home
+from pipeline.stage import FAILURE, explain, record_failure
+
+RUNNING, INTERRUPTED, FAILED = "running", "interrupted", "failed"
+NOTHING_NEW, REFUSED, PROMOTED = "nothing_new", "refused", "promoted"
+GOOD = {REFUSED, PROMOTED}  # a run that reached a decision: later runs build on its data
+
+PROMOTE = "promote"  # the one step that acts on the world, hence no stage of the graph
+_CODE = ("pipeline", "components")
+_GRAPH = ("dvc.yaml", ".dvcignore")
+_DVC_CONFIG = """\
+[core]
+    no_scm = true
+    analytics = false
+    check_update = false
+    site_cache_dir = {home}/cache/site
+[cache]
+    dir = {home}/cache
+    type = "reflink,hardlink,copy"
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json."""
+        content: dict[str, Any] = files.read_json(self.path / "run.json")
+        return content
+
+    def update(self, **changes: Any) -> None:
+        files.write_json(self.path / "run.json", {**self.record, **changes})
+
+    @property
+    def params(self) -> dict[str, Any]:
+        content: dict[str, Any] = yaml.safe_load((self.path / "params.yaml").read_text())
+        return content
+
+
+def registry(model: str) -> Registry:
+    return Registry(refit_home() / "registry" / model)
+
+
+def safe_id(text: str) -> str:
+    """A run id that is a plain folder name; schedulers' ids hold colons and plus signs."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:128]
+    if not name:
+        raise SettingsError(f"--run-id {text!r} holds no letter or digit.", fix="use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def new_id() -> str:
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+
+
+def find(run_id: str) -> Run:
+    """Raises `DataError` if there is no such run."""
+    run = Run(refit_home() / "runs" / safe_id(run_id))
+    if not (run.path / "run.json").exists():
+        raise DataError(f"There is no run {run_id!r} in {run.path.parent}.", fix="`refit runs` lists them")
+    return run
+
+
+def all_runs() -> list[Run]:
+    """Oldest first."""
+    found = [Run(path.parent) for path in (refit_home() / "runs").glob("*/run.json")]
+    return sorted(found, key=lambda run: (run.record["created_at"], run.run_id))
+
+
+def parent_of(model: str) -> Run | None:
+    """The last run of this model that reached a decision."""
+    good = [run for run in all_runs() if run.record["status"] in GOOD and run.record["model"] == model]
+    return good[-1] if good else None
+
+
+def interrupted(params: Mapping[str, Any]) -> Run | None:
+    """The newest run, if it is of the same params and code and was cut off, so that it can be continued."""
+    same_model = [run for run in all_runs() if run.record["model"] == params["promote"]["model"]]
+    if not same_model:
+        return None
+    last = same_model[-1]
+    cut_off = last.record["status"] in {RUNNING, INTERRUPTED} and not _alive(last.record["owner"])
+    same = last.params == params and code_digest(last.path) == code_digest(code_root())
+    return last if cut_off and same else None
+
+
+def create(run_id: str, params: Mapping[str, Any]) -> Run:
+    """A new run directory, complete or not there at all; an existing run of this id is returned as it is.
+
+    Raises `SettingsError` for wrong params or a source that is not this model's, and `OSError`.
+    """
+    settings = parse(params)
+    run = Run(refit_home() / "runs" / safe_id(run_id))
+    if (run.path / "run.json").exists():
+        return run
+    model = settings.promote.model
+    parent = parent_of(model)
+    if parent is not None:
+        _same_source(parent, params)
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=files.TEMPORARY_PREFIX, dir=run.path.parent))
+    try:
+        staged.chmod(0o755)
+        (staged / ".dvc").mkdir()
+        (staged / ".dvc/config").write_text(_DVC_CONFIG.format(home=refit_home()))
+        for name in _GRAPH:
+            shutil.copyfile(code_root() / name, staged / name)
+        for name in _CODE:
+            shutil.copytree(code_root() / name, staged / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (staged / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
+        files.write_json(staged / "live.json", registry(model).live().as_json())
+        if parent is not None:
+            shutil.copyfile(parent.path / "dvc.lock", staged / "dvc.lock")
+            with _repo(staged) as repo:
+                repo.checkout(force=True)
+        record = {
+            "run_id": run.run_id,
+            "status": RUNNING,
+            "created_at": datetime.now(UTC).isoformat(),
+            "model": model,
+            "parent": parent.run_id if parent else None,
+            "fingerprint": None,
+            "owner": None,
+        }
+        files.write_json(staged / "run.json", record)
+        staged.rename(run.path)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    return run
+
+
+def _same_source(parent: Run, params: Mapping[str, Any]) -> None:
+    """A second folder under the same model name is nearly always another classifier's: ask instead of mixing them."""
+    before, now = parent.params["ingest"]["source"], params["ingest"]["source"]
+    if before != now and not params["ingest"]["allow_new_source"]:
+        model = params["promote"]["model"]
+        raise SettingsError(
+            f"The model {model!r} has learned from {before} so far, the source now is {now}.",
+            fix="name another model with --model NAME, or mix the two with --set ingest.allow_new_source=true",
+        )
+
+
+def code_digest(root: Path) -> str:
+    """Of the graph and of all Python files that stages may import."""
+    parts = [files.sha256(root / "dvc.yaml"), *(files.sha256_tree(root / name) for name in _CODE)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def fingerprint(run: Run) -> str:
+    """Of everything that decides a run's outcome but the live model: data, params and code."""
+    params = {name: section for name, section in run.params.items() if name != "execution"}
+    content = [files.sha256_tree(run.path / "data/manifest"), params, code_digest(run.path)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def nothing_new(run: Run) -> bool:
+    """Whether the parent has already decided on this data with these params and this code. Call after ingest."""
+    value = fingerprint(run)
+    run.update(fingerprint=value)
+    parent = run.record["parent"]
+    return parent is not None and find(parent).record["fingerprint"] == value
+
+
+@contextlib.contextmanager
+def _repo(path: Path) -> Iterator[Any]:
+    """DVC's repository object. Its own errors become ours; what a stage said is in failure.json."""
+    from dvc.exceptions import DvcException  # 0.6 s to import, which `refit --help` need not pay
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from dvc.rwlock import RWLockFileCorruptedError
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # "Running stage …", "Updating lock file …": we say it ourselves
+    try:
+        with Repo(str(path)) as repo:
+            yield repo
+    except (LockError, RWLockFileCorruptedError) as error:
+        raise TransientError(
+            f"The run {path.name} is busy: {error}.", fix="wait for its other stage, then run again"
+        ) from error
+    except DvcException as error:
+        raise _explain_dvc(path, error) from error
+
+
+def _explain_dvc(path: Path, error: BaseException) -> RefitError:
+    last, cause = error, cast(BaseException | None, error)
+    while cause is not None:
+        if isinstance(cause, OSError) and (known := explain(cause)) is not None:
+            return known
+        if "is busy" in str(cause):
+            return TransientError(f"The run {path.name} is busy.", fix="wait for its other stage, then run again")
+        if (status := re.search(r"exited with (-?\d+)$", str(cause))) and _by_signal(int(status[1])):
+            return TransientError(f"{error} (ended by a signal).", fix="run again: it continues where it stopped")
+        last, cause = cause, cause.__cause__ or cause.__context__
+    return DataError(f"{last}.", fix="the lines above name the cause")
+
+
+def _by_signal(status: int) -> bool:
+    return status < 0 or status > 128  # -n from Python, 128 + n from the shell in between
+
+
+def stage_names(run: Run) -> list[str]:
+    """DVC's names of all stages, in an order in which they can be run: ingest, …, train@fold-0, …, gate."""
+    graph: dict[str, Any] = yaml.safe_load((run.path / "dvc.yaml").read_text())["stages"]
+    parts = run.params["train"]["parts"]
+    return [target for name in graph for target in ([f"train@{part}" for part in parts] if name == "train" else [name])]
+
+
+def reproduce(run: Run, target: str) -> bool:
+    """Bring one stage up to date with `dvc repro --single-item`; False if it was already.
+
+    Raises the `RefitError` that the stage ended with. A stage that was killed leaves the run as it was before.
+    """
+    stop_stale(run, target)
+    (run.path / FAILURE).unlink(missing_ok=True)
+    try:
+        with _repo(run.path) as repo, contextlib.chdir(run.path):
+            done = repo.reproduce(targets=[target], single_item=True)
+            return bool(done)
+    except TransientError:
+        raise
+    except RefitError as error:
+        raise _stage_error(run, target) or error from None
+
+
+def _stage_error(run: Run, target: str) -> RefitError | None:
+    path = run.path / FAILURE
+    if not path.exists():
+        return None
+    failure = files.read_json(path)
+    known = {kind.exit_status: kind for kind in (RefitError, SettingsError, TransientError)}
+    error = known.get(failure["exit_status"], RefitError)(failure["problem"], fix=failure["fix"])
+    error.shown = True
+    return error
+
+
+def stop_stale(run: Run, target: str) -> None:
+    """End processes of this stage that outlived the command that started them, so that two never write at once."""
+    name, _, part = target.partition("@")
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command = process.info["cmdline"] or []
+        mine = f"components.{name}" in command and (not part or part in command)
+        if mine and process.info["cwd"] == str(run.path):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                process.wait(10)
+
+
+def _alive(owner: Mapping[str, Any] | None) -> bool:
+    """Whether the process that drives a run still exists (its number may have been given to another)."""
+    if owner is None:
+        return False
+    try:
+        return psutil.Process(owner["pid"]).create_time() == owner["started"]
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextlib.contextmanager
+def driving(run: Run) -> Iterator[None]:
+    """Record that this process works on `run`; what ends the block early is recorded as the run's status.
+
+    Raises `TransientError` if another process does.
+    """
+    if _alive(run.record["owner"]):
+        raise TransientError(
+            f"The run {run.run_id} is being worked on by process {run.record['owner']['pid']}.", fix="wait for it"
+        )
+    me = psutil.Process()
+    run.update(status=RUNNING, owner={"pid": me.pid, "started": me.create_time()})
+    try:
+        yield
+    except RefitError as error:
+        with contextlib.suppress(OSError):
+            record_failure(run.path, error)
+            run.update(status=INTERRUPTED if isinstance(error, TransientError) else FAILED, owner=None)
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            run.update(status=INTERRUPTED, owner=None)
+        raise
+    run.update(owner=None)

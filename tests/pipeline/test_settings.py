@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import SettingsError
+from pipeline.settings import load, parse, read_params, with_overrides
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+def test_the_shipped_params_are_valid_and_every_key_has_a_comment() -> None:
+    assert load(PARAMS).train.parts[-1] == "final"
+    for line in PARAMS.read_text().splitlines():
+        if line.startswith(" ") and not line.rstrip().endswith(":"):
+            assert "#" in line, line
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.batch_sise=3", ["train.batch_sise", "did you mean train.batch_size"]),
+        ("train.batch_size=many", ["train.batch_size", "integer", "'many'"]),
+        ("train.head.dropout=1.5", ["train.head.dropout", "1.5"]),
+        ("train.parts=[fold-0, final]", ["train.parts", "at least two folds"]),
+        ("shard.test_share=0.7", ["shard", "training"]),
+        ("promote.model=../live", ["promote.model"]),
+        ("train", ["section.key=value", "'train'"]),
+        ("train.batch_size=[", ["not YAML"]),
+    ],
+)
+def test_a_wrong_override_is_named_with_what_was_expected(override: str, words: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(with_overrides(read_params(PARAMS), [override]))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_unknown_key_in_the_file_is_named_with_the_closest_one(tmp_path: Path) -> None:
+    wrong = tmp_path / "params.yaml"
+    wrong.write_text(PARAMS.read_text().replace("  patience: 4", "  patiense: 4"))
+    with pytest.raises(SettingsError, match=r"train\.finetune\.patiense, did you mean train\.finetune\.patience"):
+        load(wrong)
+
+
+def test_overrides_change_a_copy_only() -> None:
+    params = read_params(PARAMS)
+    changed = with_overrides(params, ["train.seed=3", "validate.labels=[a, b]", "ingest.source=s3://b/p=q"])
+    assert (changed["train"]["seed"], changed["validate"]["labels"]) == (3, ["a", "b"])
+    assert changed["ingest"]["source"] == "s3://b/p=q"
+    assert params == read_params(PARAMS)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "ingest: 3\n"], ids=["empty", "list", "broken", "no-section"])
+def test_a_file_that_is_no_params_file_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(SettingsError):
+        load(tmp_path / "params.yaml")
+    with pytest.raises(SettingsError, match="found none"):
+        load(tmp_path / "absent.yaml")

@@ -1,0 +1,94 @@
+"""What may import what, and whether dvc.yaml knows all the code that a stage depends on."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+# Files that code reads from its own folder, which an import closure cannot see.
+DATA_FILES = {
+    path.relative_to(ROOT).as_posix(): path.parent.relative_to(ROOT).as_posix()
+    for path in (ROOT / "pipeline").rglob("*")
+    if path.is_file() and path.suffix not in {".py", ".pyc"}
+}
+
+
+def module_file(module: str) -> str | None:
+    path = ROOT / module.replace(".", "/")
+    if path.with_suffix(".py").exists():
+        return path.with_suffix(".py").relative_to(ROOT).as_posix()
+    return None
+
+
+def imports_of(path: str) -> set[str]:
+    """Files of ours that a file imports, anywhere in it: late imports count too."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {found for name in names if name.startswith("pipeline") and (found := module_file(name))}
+
+
+def closure(path: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = {path}
+    while waiting:
+        seen |= waiting
+        waiting = {found for known in waiting for found in imports_of(known)} - seen
+    folders = {Path(known).parent.as_posix() for known in seen}
+    return seen | {data for data, folder in DATA_FILES.items() if folder in folders and not data.endswith(".j2")}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_all_code_that_it_imports(stage: str) -> None:
+    declared = {dep for dep in STAGES[stage].get("deps", []) if dep.startswith(("pipeline", "components"))}
+    expected = closure(f"components/{stage}.py")
+    assert declared == expected, "\n".join(
+        ["dvc.yaml, expected deps:", *(f"      - {path}" for path in sorted(expected))]
+    )
+
+
+def imported_by(statement: str) -> set[str]:
+    """Top-level packages in a fresh interpreter after `statement`."""
+    code = f"import sys; {statement}; print(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+HEAVY = {"tensorflow", "keras", "tensorflow_data_validation", "great_expectations", "airflow", "sklearn", "dvc"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pipeline.cli",
+        "pipeline.dataset.ingest",
+        "pipeline.dataset.splits",
+        "pipeline.dataset.assignment",
+        "pipeline.promotion.gate",
+        "pipeline.promotion.promote",
+        "pipeline.report.build",
+        "pipeline.profiling.features",
+    ],
+)
+def test_light_modules_stay_light(module: str) -> None:
+    assert not imported_by(f"import {module}") & HEAVY
+
+
+def test_dag_files_import_nothing_of_the_pipeline() -> None:
+    loaded = imported_by("sys.path.insert(0, 'dags'); import retrain")
+    assert not loaded & {"pipeline", "components", "tensorflow", "keras", "boto3", "dvc", "pandas"}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "components").glob("[a-z]*.py")))
+def test_importing_a_component_does_no_work(name: str) -> None:
+    assert "airflow" not in imported_by(f"import components.{name}")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import files, runs
-from pipeline.errors import RefitError
+from pipeline.errors import RefitError, TransientError
 from pipeline.promotion.promote import promote as carry_out
 from pipeline.report.build import build as build_report
 from pipeline.runs import Run
@@ -92,7 +92,7 @@ def start(run_id: RunId, source: Source = None, model: Model = None, overrides: 
     The last line printed is JSON with the run's id and its training parts.
     """
     with _clear_errors():
-        current = runs.create(run_id, _params(source, model, overrides))
+        current = runs.create(run_id, _params(source, model, overrides), scheduled=True)
         build_report(current.path)
         print(json.dumps({"run_id": current.run_id, "parts": current.params["train"]["parts"]}))
 
@@ -120,7 +120,8 @@ def stage(
             if name == runs.PROMOTE:
                 _say_outcome(current, _promote(current))
                 return
-            runs.reproduce(current, target)
+            with _failure_recorded(current):
+                runs.reproduce(current, target)
             if name == "ingest" and runs.nothing_new(current) and skip_if_nothing_new:
                 _say_nothing_new(current)
                 raise typer.Exit(EXIT_NOTHING_NEW)
@@ -175,9 +176,9 @@ def backbones() -> None:
     """List the pretrained networks that train.backbone accepts."""
     from pipeline.backbones import registry  # builders only; Keras is imported when one is built
 
-    table = Table("name", "native size", "smallest size", "weights", box=None, header_style="bold")
+    table = Table("name", "native size", "smallest size", "blocks", box=None, header_style="bold")
     for entry in registry.BACKBONES.values():
-        table.add_row(entry.name, str(entry.native_size), str(entry.minimum_size), entry.weights_origin)
+        table.add_row(entry.name, str(entry.native_size), str(entry.minimum_size), str(entry.blocks))
     console.print(table)
 
 
@@ -203,6 +204,20 @@ def _reporting(current: Run) -> Iterator[None]:
         yield
     finally:
         build_report(current.path)
+
+
+@contextmanager
+def _failure_recorded(current: Run) -> Iterator[None]:
+    """The status of a run whose stages a scheduler starts one by one."""
+    if current.record["status"] == runs.FAILED:  # and is now being repaired
+        current.update(status=runs.RUNNING)
+    try:
+        yield
+    except TransientError:
+        raise
+    except RefitError:
+        current.update(status=runs.FAILED)
+        raise
 
 
 @contextmanager

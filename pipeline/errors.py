@@ -6,6 +6,8 @@ status to tell what a retry can cure (75) from what it cannot (65, 78).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class RefitError(Exception):
     """A failure that a user can act on. `fix` names the command or params key that cures it."""
@@ -17,6 +19,13 @@ class RefitError(Exception):
         super().__init__(f"{problem} Fix: {fix}")
         self.problem = problem
         self.fix = fix
+
+    def __reduce__(self) -> tuple[Callable[..., RefitError], tuple[type[RefitError], str, str]]:
+        return _rebuild, (type(self), self.problem, self.fix)  # crosses from worker processes to their parent
+
+
+def _rebuild(kind: type[RefitError], problem: str, fix: str) -> RefitError:
+    return kind(problem, fix=fix)
 
 
 class SettingsError(RefitError):

@@ -107,18 +107,21 @@ def parent_of(model: str) -> Run | None:
 
 
 def interrupted(params: Mapping[str, Any]) -> Run | None:
-    """The newest run, if it is of the same params and code and was cut off, so that it can be continued."""
-    same_model = [run for run in all_runs() if run.record["model"] == params["promote"]["model"]]
-    if not same_model:
+    """The newest unscheduled run of the model, if it was cut off and params and code are the same."""
+    model = params["promote"]["model"]
+    candidates = [run for run in all_runs() if run.record["model"] == model and not run.record["scheduled"]]
+    if not candidates:
         return None
-    last = same_model[-1]
+    last = candidates[-1]
     cut_off = last.record["status"] in {RUNNING, INTERRUPTED} and not _alive(last.record["owner"])
     same = last.params == params and code_digest(last.path) == code_digest(code_root())
     return last if cut_off and same else None
 
 
-def create(run_id: str, params: Mapping[str, Any]) -> Run:
+def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -> Run:
     """A new run directory, complete or not there at all; an existing run of this id is returned as it is.
+
+    `scheduled`: a scheduler drives it, stage by stage, and will itself continue it.
 
     Raises `SettingsError` for wrong params or a source that is not this model's, and `OSError`.
     """
@@ -144,13 +147,13 @@ def create(run_id: str, params: Mapping[str, Any]) -> Run:
         files.write_json(staged / "live.json", registry(model).live().as_json())
         if parent is not None:
             shutil.copyfile(parent.path / "dvc.lock", staged / "dvc.lock")
-            with _repo(staged) as repo:
-                repo.checkout(force=True)
+            _check_out(staged)
         record = {
             "run_id": run.run_id,
             "status": RUNNING,
             "created_at": datetime.now(UTC).isoformat(),
             "model": model,
+            "scheduled": scheduled,
             "parent": parent.run_id if parent else None,
             "fingerprint": None,
             "owner": None,
@@ -161,6 +164,16 @@ def create(run_id: str, params: Mapping[str, Any]) -> Run:
         shutil.rmtree(staged, ignore_errors=True)
         raise
     return run
+
+
+def _check_out(path: Path) -> None:
+    """Link the outputs that the lock names from the cache; raises `DataError` if one is gone from it.
+
+    Going on without them would look like success: the whole source would be ingested anew and its test set redrawn.
+    """
+    stages = list(yaml.safe_load((path / "dvc.lock").read_text())["stages"])
+    with _repo(path) as repo, contextlib.chdir(path):
+        repo.checkout(targets=stages, force=True)
 
 
 def _same_source(parent: Run, params: Mapping[str, Any]) -> None:

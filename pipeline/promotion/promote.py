@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline import files
 from pipeline.dataset import manifest
 from pipeline.errors import PromotionRefused
+from pipeline.profiling import batches
 from pipeline.promotion.registry import MODEL, Registry
 
 
@@ -74,8 +75,7 @@ def _training_rows(run: Path) -> pa.Table:
     """Feature rows of the images that the model learned from or was selected by."""
     assignment = pq.read_table(run / "data/assignment.parquet")
     used = assignment.filter(pc.is_in(assignment["split"], pa.array(["train", "val"])))["image_id"]
-    batches = manifest.read_batches(run / "data/features")
-    features = pa.concat_tables(batches.values())
+    features = batches.current(manifest.read_batches(run / "data/manifest"), batches.read(run / "data/features"))
     return features.filter(pc.is_in(features["image_id"], used.combine_chunks()))
 
 

@@ -1,0 +1,62 @@
+# Everything runs in .venv, which is made from requirements.lock when that changes. `make` alone lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+INSTALLED := $(VENV)/.installed
+COMPILE := $(UV) pip compile --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: help setup demo ui down test lint lock images clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## install what requirements.lock names into .venv
+
+demo: setup ## two retrainings of a digit classifier in Airflow, on real scans
+	@$(BIN)/python -m embedded.demo
+
+# `ui` and `down` mean the demo's Airflow unless REFIT_HOME names another.
+ui: setup ## start Airflow on the demo's data (or REFIT_HOME) and leave it up
+	@REFIT_HOME="$${REFIT_HOME:-.demo/home}" $(BIN)/python -m embedded up
+
+down: setup ## stop what `make ui` started
+	@REFIT_HOME="$${REFIT_HOME:-.demo/home}" $(BIN)/python -m embedded down
+
+test: lint ## checks and tests
+	$(BIN)/python -m pytest
+
+lint: setup ## style, types and import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: setup ## resolve the dependencies of pyproject.toml anew
+	$(COMPILE) pyproject.toml --group dev --universal --python-version 3.11 --output-file requirements.lock
+	$(COMPILE) --group pyproject.toml:gpu --constraint requirements.lock --python-version 3.13 \
+	    --python-platform x86_64-manylinux_2_40 --output-file requirements-gpu.lock
+
+images: ## build the four container images
+	@for target in airflow data train-cpu train-gpu; do \
+	    docker build --target "$$target" --tag "refit-$$target" $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) .; \
+	done
+
+clean: ## remove .venv, the demo and all caches; never .refit, which holds your models
+	@if [ -x $(BIN)/python ]; then REFIT_HOME=.demo/home $(BIN)/python -m embedded down; fi
+	rm -rf $(VENV) .demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv is in the lock too, so that the first one is checked by its hash and the last step keeps it.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) embedded/check_python.py
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@[ -x $(UV) ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    --requirement <(sed -n '/^uv==/,/# via/p' requirements.lock)
+	VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet requirements.lock
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

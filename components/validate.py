@@ -1,0 +1,38 @@
+"""validate: judge the data before anything is trained on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from pipeline import files, quiet, settings, stage
+from pipeline.dataset import manifest
+from pipeline.profiling import batches
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import, which reads it
+    with quiet.imports():
+        from pipeline.validation.validate import validate
+
+    params = settings.load(Path("params.yaml"))
+    verdict = validate(
+        batches.current(manifest.read_batches(Path("data/manifest")), batches.read(Path("data/features"))),
+        Path("data/statistics/stats.pb"),
+        ingest=files.read_json(Path("metrics/ingest.json")),
+        profile=files.read_json(Path("metrics/profile.json")),
+        limits=params.validate_,
+        folds=params.train.folds,
+        evidence=Path("reports/validation"),
+    )
+    for finding in verdict.findings:
+        logger.info("%s: %s. Fix: %s", finding.severity, finding.message, finding.fix)
+    verdict.raise_if_blocked()
+    logger.info("validate: %s, %d findings", verdict.worst, len(verdict.findings))
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,50 @@
+"""metrics/profile.json: what the images are like, beside the live model's training data and beside ImageNet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.profiling import drift, features
+from pipeline.profiling.imagenet.reference import Reference, gap
+
+
+def summarise(
+    table: pa.Table, training: pa.Table | None, imagenet: Reference, *, alpha: float, min_distance: float
+) -> dict[str, Any]:
+    """The content of metrics/profile.json (docs/formats.md).
+
+    Args:
+        table: feature rows of the current images, at least one.
+        training: feature rows that the live model was trained on; None without a live model.
+        alpha: false-alarm rate of the drift test, 0-1.
+        min_distance: Kolmogorov-Smirnov distance, 0-1, below which nothing is called drift.
+    """
+    new = table if training is None else drift.new_rows(table, training)
+    found = [] if training is None else drift.compare(new, training, alpha=alpha, min_distance=min_distance)
+    return {
+        "images": table.num_rows,
+        "new_images": new.num_rows,
+        "live_classes": None if training is None else dict(Counter(training["label"].to_pylist())),
+        "features": {name: _feature(name, table, training, imagenet) for name in features.NUMERIC},
+        "drift": [asdict(item) for item in found],
+        "imagenet_gap": gap(table, imagenet),
+    }
+
+
+def _feature(name: str, table: pa.Table, training: pa.Table | None, imagenet: Reference) -> dict[str, float | None]:
+    p05, median, p95 = (float(value) for value in np.quantile(table[name].to_numpy(), (0.05, 0.5, 0.95)))
+    known = imagenet.features.get(name)
+    return {
+        "median": median,
+        "p05": p05,
+        "p95": p95,
+        "live_median": None
+        if training is None or not training.num_rows
+        else float(np.median(training[name].to_numpy())),
+        "imagenet": None if known is None else known.median,
+    }

@@ -1,0 +1,174 @@
+"""`report.html` of a run: one page that needs nothing beside itself, whatever state the run is in.
+
+Labels, file names and messages come from outside, so the template escapes everything; the page carries a content
+security policy of its own that allows no script and no request.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pipeline import files
+from pipeline.dataset import store
+from pipeline.report import curves, matrix, mistakes
+from pipeline.report.evidence import PROMOTE, Evidence, read, stage_names
+from pipeline.settings import code_root, read_params
+
+REPORT = "report.html"
+TEMPLATE = "report.html.j2"
+VALIDATE = "validate"
+SPLITS = ("train", "val", "test", "quarantine")
+QUARANTINED_SHOWN = 100
+OPEN_ROWS = 30  # longer tables start folded
+WORST_ROWS = 10  # of a table of classes that is folded, these stay in sight
+
+
+def build(run: Path) -> Path:
+    """Write the run's report from what there is so far. Raises only if run.json or params.yaml cannot be read."""
+    target = run / REPORT
+    files.write_text(target, render(read(run), read_params(code_root() / "params.yaml")))
+    return target
+
+
+def render(evidence: Evidence, defaults: Mapping[str, Any]) -> str:
+    """The page. `defaults`: the params that the run's are compared with."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "percent": percent, "short": short, "time": time}
+    tested = evidence.evaluation["test"] if evidence.evaluation else None
+    by_class = list(tested["per_class"].items()) if tested else []
+    compared = evidence.evaluation["live"] if evidence.evaluation else None
+    return environment.get_template(TEMPLATE).render(
+        vars(evidence)
+        | {
+            "state": state(evidence),
+            "stages": stages(evidence),
+            "panels": curves.panels(evidence.history) if evidence.history else [],
+            "curves": curves,
+            "matrix": matrix.build(list(tested["per_class"]), evidence.predictions) if tested else None,
+            "mistakes": mistakes.choose(evidence.predictions, store.path, evidence.params["ingest"]["max_pixels"]),
+            "wrong": sum(row["label"] != row["predicted"] for row in evidence.predictions),
+            "class_rows": sorted((item for item in by_class if item[1]["support"]), key=lambda item: item[1]["recall"]),
+            "without_images": [name for name, row in by_class if not row["support"]],
+            "live_changes": sorted(compared["per_class"].items(), key=_change) if compared else [],
+            "live_scale": _scale(compared["per_class"].values()) if compared else 1.0,
+            "drifted": [row for row in evidence.profile["drift"] if row["drifted"]] if evidence.profile else [],
+            "splits": SPLITS,
+            "quarantine_reasons": Counter(row["reason"] for row in evidence.quarantine).most_common(),
+            "quarantined_shown": QUARANTINED_SHOWN,
+            "open_rows": OPEN_ROWS,
+            "worst_rows": WORST_ROWS,
+            "confidence": f"{evidence.params['evaluate']['confidence']:.0%}",
+            "changed": list(differences(defaults, evidence.params)),
+        }
+    )
+
+
+def state(evidence: Evidence) -> dict[str, str]:
+    """The headline: `mark` (a CSS class), `title`, `text`."""
+    model = evidence.run["model"]
+    status = evidence.run["status"]
+    if evidence.failure:
+        blocked = _blocked(evidence)
+        title = "Blocked: the data cannot be trained on" if blocked else f"Failed in {failed_stage(evidence)}"
+        return _state("bad", title, evidence.failure["problem"])
+    if evidence.promotion and evidence.promotion["promoted"]:
+        title = f"Promoted: version {evidence.promotion['version']} of {model} is live"
+        return _state("good", title, evidence.promotion["reason"])
+    if evidence.decision:
+        if not evidence.decision["promote"]:
+            live = evidence.live["version"]
+            stays = f": version {live} stays live" if live else ": nothing goes live"
+            return _state("warn", f"Refused{stays}", evidence.decision["summary"])
+        return _state("good", "To be promoted", evidence.decision["summary"])
+    if status == "nothing_new":
+        text = f"Same images, params and code as in run {evidence.run['parent']}. Nothing was trained."
+        return _state("calm", "Nothing new", text)
+    if status in {"failed", "interrupted"}:
+        return _state("bad", status.capitalize(), "The run ended before a decision. The same command continues it.")
+    return _state(
+        "calm", "In progress", f"{len(evidence.done)} of {len(stage_names(evidence.params))} stages are done."
+    )
+
+
+def _state(mark: str, title: str, text: str) -> dict[str, str]:
+    return {"mark": mark, "title": title, "text": text}
+
+
+def stages(evidence: Evidence) -> list[dict[str, str]]:
+    """Every stage with the mark `done`, `failed` or `open`."""
+    failed = failed_stage(evidence)
+    return [
+        {"name": name, "mark": "failed" if name == failed else "done" if name in evidence.done else "open"}
+        for name in stage_names(evidence.params)
+    ]
+
+
+def failed_stage(evidence: Evidence) -> str | None:
+    """The first stage that is not done, or the validation that blocked, which has left its verdict."""
+    if not evidence.failure:
+        return None
+    if _blocked(evidence):
+        return VALIDATE
+    return next((name for name in stage_names(evidence.params) if name not in evidence.done), PROMOTE)
+
+
+def _blocked(evidence: Evidence) -> bool:
+    return evidence.verdict is not None and evidence.verdict["verdict"] == "block"
+
+
+def differences(defaults: Mapping[str, Any], params: Mapping[str, Any], prefix: str = "") -> Iterator[dict[str, Any]]:
+    """Keys whose value in `params` is not the default: `key`, `default`, `value`, in the order of the file."""
+    for name, value in params.items():
+        default = defaults.get(name)
+        if isinstance(value, Mapping):
+            yield from differences(default if isinstance(default, Mapping) else {}, value, f"{prefix}{name}.")
+        elif value != default:
+            yield {"key": f"{prefix}{name}", "default": default, "value": value}
+
+
+def _change(item: tuple[str, Mapping[str, Any]]) -> float:
+    """Sorts the largest loss of recall first, classes without test images last."""
+    row = item[1]
+    return float(row["candidate_recall"] - row["live_recall"]) if row["support"] else 2.0
+
+
+def _scale(rows: Iterable[Mapping[str, Any]]) -> float:
+    """The largest end of an interval: what the drawings of differences reach to."""
+    ends = [abs(row[key]) for row in rows if row["support"] for key in ("difference_low", "difference_high")]
+    return max(ends, default=1.0) or 1.0
+
+
+def number(value: Any, digits: int = 3) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.{digits}f}"
+    return str(value)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def short(digest: str | None) -> str:
+    return "–" if digest is None else digest[:12]
+
+
+def time(iso: str) -> str:
+    """To the minute; all times are UTC."""
+    return iso[:16].replace("T", " ") + " UTC"

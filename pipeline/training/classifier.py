@@ -1,0 +1,100 @@
+"""A backbone with a classifier on top, in the pieces that the two phases of training need.
+
+    images uint8 [N, S, S, 3] -- lower --> maps [N, h, w, c] -- middle --> features [N, C] -- head --> logits [N, K]
+
+`lower` is what stays frozen in both phases, `middle` the blocks that the second phase unfreezes, with the pooling
+behind them. All pieces share their layers, so training `upper` (middle + head) trains `whole`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+from pipeline.backbones.registry import Backbone
+from pipeline.backbones.scaling import InputScaling
+from pipeline.errors import SettingsError
+from pipeline.training.layers import Probabilities, Standardise
+
+# Features that hardly vary in training (dead units) would be blown up by dividing by their spread: one test image
+# that excites such a unit would drown all others. This share of the mean variance is added to each variance.
+_VARIANCE_FLOOR = 0.05
+
+
+@dataclass(frozen=True)
+class Classifier:
+    lower: keras.Model
+    middle: keras.Model
+    head: keras.Model
+    upper: keras.Model  # maps to logits
+    whole: keras.Model  # images to probabilities
+
+
+def build(
+    backbone: keras.Model, entry: Backbone, *, classes: Sequence[str], blocks: int, dropout: float
+) -> Classifier:
+    """Put a head on `backbone` and cut it below its last `blocks` blocks. Everything but the head is frozen.
+
+    Raises `SettingsError` if the backbone has fewer blocks.
+    """
+    if blocks > entry.blocks:
+        raise SettingsError(
+            f"train.finetune.blocks: {entry.name} has {entry.blocks} blocks, got {blocks}.",
+            fix=f"set train.finetune.blocks to 0-{entry.blocks}",
+        )
+    backbone.trainable = False
+    cut = _cut(backbone, entry, blocks)
+
+    scaling = InputScaling(entry.scaling, name="input_scaling")
+    pool = layers.GlobalAveragePooling2D(name="pool")
+    head = _head(backbone.output.shape[-1], len(classes), dropout)
+    probabilities = Probabilities(classes, name="probabilities")
+
+    images = keras.Input(backbone.input.shape[1:], dtype="uint8", name="images")
+    below = keras.Model(backbone.input, cut, name="lower")
+    lower = keras.Model(images, below(scaling(images)), name="lower_blocks")
+    middle = keras.Model(cut, pool(backbone.output), name="middle")
+    maps = keras.Input(cut.shape[1:], name="maps")
+    upper = keras.Model(maps, head(middle(maps)), name="upper")
+    whole = keras.Model(images, probabilities(head(pool(backbone(scaling(images))))), name="classifier")
+    for model in (lower, middle, whole):
+        model.compile(jit_compile="auto")  # uncompiled, Keras predicts through XLA, on a CPU 20 times slower
+    return Classifier(lower, middle, head, upper, whole)
+
+
+def standardise(classifier: Classifier, features: NDArray[np.float32]) -> None:
+    """Set the head's mean and scale from training features, float32 [N, C]."""
+    variance = features.var(axis=0, dtype=np.float64)
+    scale = 1 / np.sqrt(variance + _VARIANCE_FLOOR * variance.mean() + np.finfo(np.float32).tiny)
+    classifier.head.get_layer("standardise").set_weights([features.mean(axis=0, dtype=np.float64), scale])
+
+
+def unfreeze(classifier: Classifier) -> None:
+    """Let `middle` learn, except for BatchNorm, which stays in inference mode with the statistics that it has.
+
+    The statistics of a few small batches are noise against those of ImageNet, and the frozen layers below were
+    trained for the latter (Kornblith et al. 2019 and Keras's guide to transfer learning).
+    """
+    for layer in classifier.middle.layers:
+        layer.trainable = not isinstance(layer, layers.BatchNormalization)
+
+
+def _cut(backbone: keras.Model, entry: Backbone, blocks: int) -> keras.KerasTensor:
+    if blocks == 0:
+        return backbone.output
+    if blocks == entry.blocks:
+        return backbone.input
+    return backbone.get_layer(entry.block_ends[-blocks]).output
+
+
+def _head(features: int, classes: int, dropout: float) -> keras.Model:
+    inputs = keras.Input((features,), name="features")
+    x = Standardise(name="standardise")(inputs)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    # Zero weights start at the same loss for every backbone and seed: ln(classes).
+    return keras.Model(inputs, layers.Dense(classes, kernel_initializer="zeros", name="logits")(x), name="head")

@@ -1,0 +1,131 @@
+"""One phase of training: Keras's `fit` under watch. The best weights by validation loss are the ones that stay."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
+LINE_EVERY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Learning curves, one value per epoch. `best_epoch` counts from 0. `seconds`: of the whole phase."""
+
+    name: str
+    curves: dict[str, list[float]]
+    best_epoch: int
+    seconds: float
+
+    @property
+    def best_loss(self) -> float:
+        """Validation loss of the weights that were kept."""
+        return self.curves["val_loss"][self.best_epoch]
+
+
+class Watch(keras.callbacks.Callback):
+    """Early stopping that fails loudly, and one log line every few seconds.
+
+    Keras's own EarlyStopping only warns when its metric is missing, and TerminateOnNaN ends a run as if all were well.
+    """
+
+    def __init__(self, name: str, *, images: int, epochs: int, patience: int) -> None:
+        super().__init__()
+        self.name, self.images, self.epochs, self.patience = name, images, epochs, patience
+        self.curves: dict[str, list[float]] = {curve: [] for curve in CURVES}
+        self.best_epoch = -1
+        self.best_weights: list[NDArray[Any]] = []
+        self.line_at = -np.inf
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.began = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for curve in CURVES:
+            if curve not in (logs or {}):
+                raise ModelError(
+                    f"Phase {self.name}: expected the metric {curve}, Keras reported {sorted(logs or {})}.",
+                    fix="give the phase training and validation images",
+                )
+            value = float((logs or {})[curve])
+            if not np.isfinite(value):
+                raise ModelError(
+                    f"Phase {self.name}: {curve} became {value} in epoch {epoch + 1}.",
+                    fix=f"lower train.{self.name}.learning_rate",
+                )
+            self.curves[curve].append(value)
+        losses = self.curves["val_loss"]
+        if self.best_epoch < 0 or losses[-1] < losses[self.best_epoch]:
+            self.best_epoch = epoch
+            self.best_weights = self.model.get_weights()
+        self.model.stop_training = epoch - self.best_epoch >= self.patience
+        self._log(epoch)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.model.set_weights(self.best_weights)
+
+    def _log(self, epoch: int) -> None:
+        now = time.monotonic()
+        last = self.model.stop_training or epoch + 1 == self.epochs
+        if last or now - self.line_at >= LINE_EVERY_SECONDS:
+            self.line_at = now
+            logger.info(
+                "%s %d/%d: loss %.3f, accuracy %.3f, validation loss %.3f, accuracy %.3f, %.0f images/s%s",
+                *(self.name, epoch + 1, self.epochs, *(self.curves[curve][-1] for curve in CURVES)),
+                self.images / max(now - self.began, 1e-9),
+                f" (best epoch {self.best_epoch + 1})" if last else "",
+            )
+
+
+def fit(
+    model: keras.Model,
+    training: Any,
+    validation: Any,
+    optimizer: keras.optimizers.Optimizer,
+    watch: Watch,
+    *,
+    batch_size: int,
+    logs: Path,
+    steps: int | None = None,
+) -> Phase:
+    """Train `model` (inputs to logits) and leave it with its best weights.
+
+    Args:
+        training: what Keras takes as x: batches of (inputs, class int64, weight float32).
+        validation: the same, or the arrays themselves, which are read `batch_size` rows at a time.
+        logs: folder for TensorBoard, one subfolder per phase.
+        steps: batches per epoch where `training` is endless.
+
+    Raises:
+        ModelError: a curve is missing or not finite.
+    """
+    start = time.monotonic()
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile="auto",
+    )
+    board = keras.callbacks.TensorBoard(str(logs / watch.name), write_graph=False, profile_batch=0)
+    model.fit(
+        training,
+        validation_data=validation,
+        validation_batch_size=batch_size if isinstance(validation, tuple) else None,
+        epochs=watch.epochs,
+        steps_per_epoch=steps,
+        callbacks=[watch, board],
+        verbose=0,
+    )
+    return Phase(watch.name, watch.curves, watch.best_epoch, time.monotonic() - start)

@@ -1,0 +1,145 @@
+"""Fine-tuning one part: first the head on frozen features, then the last blocks of the backbone with it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from pipeline import files
+from pipeline.backbones import registry
+from pipeline.dataset import records
+from pipeline.errors import DataError
+from pipeline.settings import FINAL, Train
+from pipeline.training import classifier as assembly
+from pipeline.training import export, fitting, views
+from pipeline.training.classifier import Classifier
+from pipeline.training.fitting import Phase, Watch
+from pipeline.training.views import Recipe, Views
+
+logger = logging.getLogger(__name__)
+
+CACHE_BYTES = 4 * 2**30  # of maps kept in memory; above, the second phase computes them anew in each epoch
+PARITY_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Image id to class: what is learned from, and what early stopping goes by."""
+
+    train: dict[str, int]
+    val: dict[str, int]
+
+
+def roles(assignment: pa.Table, part: str, classes: int) -> Roles:
+    """Splits `train` and `val`, less the fold that the part is measured on. Never test or quarantine.
+
+    Raises `DataError` when a class has no training image or no image is left to stop by.
+    """
+    fold = None if part == FINAL else int(part.removeprefix("fold-"))
+    chosen: dict[str, dict[str, int]] = {"train": {}, "val": {}}
+    for row in assignment.select(["image_id", "class", "split", "fold"]).to_pylist():
+        if row["split"] in chosen and row["fold"] != fold:
+            chosen[row["split"]][row["image_id"]] = row["class"]
+    if missing := sorted(set(range(classes)) - set(chosen["train"].values())):
+        raise DataError(
+            f"{part}: expected training images of every class, found none of class number {missing[0]}.",
+            fix="add images of it, or lower shard.val_share and shard.test_share",
+        )
+    if not chosen["val"]:
+        raise DataError(f"{part}: expected validation images, found none.", fix="raise shard.val_share or add images")
+    return Roles(chosen["train"], chosen["val"])
+
+
+def train(part: str, settings: Train, *, assignment: pa.Table, shards: Path, models: Path, logs: Path) -> None:
+    """Train one part and write model.keras, history.json and, for `final`, saved_model/ into `models`.
+
+    Args:
+        part: `fold-0`, ... or `final`.
+        assignment: data/assignment.parquet.
+        shards: folder of the shards' index.
+        models, logs: folders that exist; TensorBoard's files go to `logs`.
+
+    Raises:
+        SettingsError: the backbone is unknown, or takes other sizes or has fewer blocks.
+        DataError: a class has no training images, or the shards lack images of the assignment.
+        ModelError: the weights cannot be had, training diverged, or the written model answers otherwise.
+    """
+    keras.utils.set_random_seed(settings.seed)
+    index = records.load_index(shards)
+    chosen = roles(assignment, part, len(index.classes))
+    entry = registry.get(settings.backbone)
+    backbone = registry.build(entry, weights=settings.weights, size=settings.input_size)
+    model = assembly.build(
+        backbone,
+        entry,
+        classes=index.classes,
+        blocks=settings.finetune.blocks,
+        dropout=settings.head.dropout,
+    )
+    splits = {
+        name: records.dataset(shards, index, keep, size=settings.input_size, splits=("train", "val"))
+        for name, keep in (("train", chosen.train), ("val", chosen.val))
+    }
+    logger.info("%s: %d training and %d validation images", part, len(chosen.train), len(chosen.val))
+    phases, kept = _run_phases(model, splits["train"], splits["val"], chosen, settings, logs)
+
+    examples = _first(splits["train"], PARITY_IMAGES)
+    export.save(model.whole, models / "model.keras", examples)
+    if part == FINAL:
+        export.save_serving(model.whole, models / "saved_model", examples)
+    history = {
+        "phases": [
+            {"name": phase.name, **phase.curves, "best_epoch": phase.best_epoch, "seconds": round(phase.seconds, 2)}
+            for phase in phases
+        ],
+        "kept_phase": kept,
+        "classes": list(index.classes),
+        "images": {"train": len(chosen.train), "val": len(chosen.val)},
+        "environment": _environment(settings),
+    }
+    files.write_json(models / "history.json", history)
+    logger.info("%s: kept the weights of phase %s", part, kept)
+
+
+def _run_phases(
+    model: Classifier, train: tf.data.Dataset, val: tf.data.Dataset, chosen: Roles, settings: Train, logs: Path
+) -> tuple[list[Phase], str]:
+    """Train `model` in place. Returns the phases and the name of the one whose weights it has."""
+    altered = Recipe(settings.views, settings.seed, settings.augment)
+    unaltered = Recipe(0, settings.seed, settings.augment)
+    finetunes = settings.finetune.blocks > 0
+    maps = views.map_bytes(model, len(chosen.train), altered) + views.map_bytes(model, len(chosen.val), unaltered)
+    keep_maps = finetunes and maps <= CACHE_BYTES
+    embedded = {
+        name: views.embed(
+            model, images, len(keep), recipe, batch_size=settings.batch_size, keep_maps=keep_maps, what=f"embed {name}"
+        )
+        for name, images, keep, recipe in (("train", train, chosen.train, altered), ("val", val, chosen.val, unaltered))
+    }
+    weights = views.class_weights(
+        embedded["train"].classes, model.head.output.shape[-1], balanced=settings.class_weights == "balanced"
+    )
+    phases = [_fit_head(model, embedded, weights, settings, logs)]
+    if not finetunes:
+        return phases, phases[0].name
+    before = model.upper.get_weights()
+    assembly.unfreeze(model)
+    if keep_maps:
+        phases.append(_finetune_on_maps(model, embedded, weights, settings, logs))
+    else:
+        phases.append(_finetune_online(model, train, val, chosen, weights, altered, settings, logs))
+    if phases[1].best_loss >= phases[0].best_loss:
+        model.upper.set_weights(before)
+        return phases, phases[0].name
+    return phases, phases[1].name

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import profile, validate
+from pipeline import files, quiet, stage
+from pipeline.dataset import manifest, store
+
+with quiet.imports():
+    import pipeline.profiling.statistics
+    import pipeline.validation.validate  # noqa: F401  (so that no test is the one that pays for it)
+
+ROOT = Path(__file__).parents[2]
+Png = Callable[..., bytes]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", folder)
+    files.write_json(folder / "live.json", {"version": None, "generation": 0, "path": None, "digest": None})
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def deliver(batch: str, png: Png, classes: dict[str, int], first_seed: int = 0) -> None:
+    """What ingest leaves: one more batch of the manifest, and its counts."""
+    labels = [label for label, count in classes.items() for _ in range(count)]
+    rows = []
+    for number, label in enumerate(labels):
+        data = png(first_seed + number, 20, 16)
+        row = {
+            "image_id": store.put(data),
+            "uri": f"{label}/{batch}-{number}.png",
+            "source_version": "1",
+            "label": label,
+        }
+        rows.append(row | {"group": None, "bytes": len(data), "batch": batch, "ingested_at": datetime.now(UTC)})
+    files.write_table(Path(f"data/manifest/{batch}.parquet"), pa.Table.from_pylist(rows, schema=manifest.SCHEMA))
+    counts = {"batch": batch, "listed": len(rows), "known": 0, "accepted": len(rows), "quarantined": {}}
+    files.write_json(Path("metrics/ingest.json"), {"images": len(rows), "classes": classes, "batches": [counts]})
+
+
+def test_good_data_pass_and_leave_every_declared_output(run: Path, png: Png) -> None:
+    deliver("0001", png, {"cat": 20, "dog": 20})
+
+    profile.main()
+    validate.main()
+
+    verdict = files.read_json(run / "reports/validation/verdict.json")
+    assert verdict == {"verdict": "pass", "findings": []}
+    assert pq.read_table(run / "data/features/0001.parquet").num_rows == 40
+    assert (run / "data/statistics/stats.pb").stat().st_size > 0
+    assert files.read_json(run / "metrics/profile.json")["images"] == 40
+    assert {path.name for path in (run / "reports/validation").iterdir()} == {
+        "verdict.json",
+        "anomalies.pbtxt",
+        "data_docs",
+    }
+    left = {path.name for path in run.iterdir()}
+    assert left == {"params.yaml", "live.json", "data", "metrics", "reports"}
+
+
+def test_new_images_are_compared_with_the_live_models_training(run: Path, png: Png) -> None:
+    deliver("0001", png, {"cat": 60, "dog": 60})
+    profile.main()
+    live = run.parent / "registry/classifier/1"
+    files.write_table(live / "training.parquet", pq.read_table("data/features/0001.parquet").slice(10))
+    files.write_json(Path("live.json"), {"version": 1, "generation": 1, "path": str(live), "digest": "0"})
+    before = Path("data/features/0001.parquet").stat().st_ino
+
+    def dark(seed: int, width: int, height: int) -> bytes:
+        import io
+
+        from PIL import Image
+
+        with Image.open(io.BytesIO(png(seed, width, height))) as image:
+            buffer = io.BytesIO()
+            image.point(lambda value: value // 4).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    deliver("0002", dark, {"cat": 40, "eel": 40}, first_seed=1000)
+    profile.main()
+    validate.main()
+
+    metrics = files.read_json(run / "metrics/profile.json")
+    assert (metrics["images"], metrics["new_images"]) == (200, 80)
+    assert "brightness" in {item["feature"] for item in metrics["drift"] if item["drifted"]}
+    assert Path("data/features/0001.parquet").stat().st_ino == before
+    verdict = files.read_json(run / "reports/validation/verdict.json")
+    assert verdict["verdict"] == "warn"
+    assert {finding["check"] for finding in verdict["findings"]} == {"drift", "class-added"}
+
+
+def test_a_block_ends_the_process_with_one_line_and_leaves_the_evidence(
+    run: Path, png: Png, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deliver("0001", png, {"cat": 20})
+    profile.main()
+    capsys.readouterr()
+
+    with pytest.raises(SystemExit) as ended:
+        stage.run(validate.main)
+
+    assert ended.value.code == 65
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: The data cannot be trained on: found only the class 'cat', expected at least 2 classes. "
+        "Fix: put the images into one folder per class and name the folder above them as the source"
+    )
+    assert files.read_json(run / "reports/validation/verdict.json")["verdict"] == "block"
+    assert (run / "reports/validation/data_docs/index.html").is_file()

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation.comparing import compare
+from pipeline.evaluation.intervals import Resampling
+
+HOW = Resampling(resamples=500, confidence=0.95, seed=5)
+
+
+def run(
+    truth: list[str],
+    candidate: list[str],
+    live: list[str],
+    *,
+    classes: tuple[str, ...] = ("cat", "dog"),
+    live_classes: tuple[str, ...] = ("cat", "dog"),
+) -> dict[str, Any]:
+    labels = np.array([classes.index(name) for name in truth], np.int64)
+    groups = np.arange(len(truth))
+    return compare(labels, candidate, live, groups, classes=classes, live_classes=live_classes, how=HOW)
+
+
+def test_numbers_by_hand() -> None:
+    found = run(
+        ["cat"] * 4 + ["dog"] * 2,
+        ["cat", "cat", "cat", "dog", "dog", "dog"],
+        ["cat", "dog", "dog", "dog", "dog", "cat"],
+    )
+    assert found["images"] == 6
+    assert found["candidate_accuracy"] == pytest.approx(5 / 6)
+    assert found["accuracy"] == pytest.approx(2 / 6)
+    assert found["candidate_balanced_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
+    assert found["balanced_accuracy"] == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert found["difference"] == pytest.approx(0.5)
+    assert found["difference_low"] < 0.5 < found["difference_high"]
+    assert found["per_class"]["cat"]["live_recall"] == pytest.approx(1 / 4)
+    assert found["per_class"]["cat"]["candidate_recall"] == pytest.approx(3 / 4)
+    assert found["per_class"]["dog"]["support"] == 2
+
+
+def test_pairing_makes_the_interval_narrow() -> None:
+    truth = ["cat", "dog"] * 100
+    wrong = ["dog" if number % 4 == 0 else name for number, name in enumerate(truth)]
+    other = ["dog" if number % 4 == 2 else name for number, name in enumerate(truth)]
+    same, apart = run(truth, wrong, wrong), run(truth, wrong, other)
+    assert same["difference"] == apart["difference"] == 0
+    assert same["difference_high"] - same["difference_low"] < 0.2 * (apart["difference_high"] - apart["difference_low"])
+
+
+def test_a_clear_loss_excludes_zero_and_a_flip_of_one_image_does_not() -> None:
+    truth = ["cat"] * 60 + ["dog"] * 60
+    found = run(truth, ["cat"] * 60 + ["cat"] * 30 + ["dog"] * 30, truth)
+    assert found["difference_high"] < 0
+    assert found["per_class"]["dog"]["difference_high"] < -0.3
+    assert found["per_class"]["cat"]["difference_low"] < 0 <= found["per_class"]["cat"]["difference_high"]
+    single = run(["cat"] * 30 + ["dog"], ["cat"] * 31, ["cat"] * 30 + ["dog"])
+    assert single["per_class"]["dog"]["difference_high"] > 0
+
+
+def test_a_class_new_to_live_is_wrong_for_live() -> None:
+    found = run(["cat", "elk"], ["cat", "elk"], ["cat", "dog"], classes=("cat", "elk"))
+    assert found["new_classes"] == ["elk"]
+    assert found["dropped_classes"] == ["dog"]
+    assert found["per_class"]["elk"]["live_recall"] == 0
+    assert found["accuracy"] == 0.5
+
+
+def test_class_order_does_not_matter() -> None:
+    truth = ["cat", "cat", "dog"]
+    found = run(truth, truth, truth, classes=("cat", "dog"), live_classes=("dog", "cat"))
+    assert found["accuracy"] == found["candidate_accuracy"] == 1
+    assert found["new_classes"] == found["dropped_classes"] == []
+
+
+def test_a_class_without_test_images_is_nan_and_listed() -> None:
+    found = run(["cat", "cat"], ["cat", "cat"], ["cat", "dog"])
+    assert found["per_class"]["dog"]["support"] == 0
+    assert math.isnan(found["per_class"]["dog"]["live_recall"])
+    assert math.isnan(found["per_class"]["dog"]["difference_high"])
+    assert found["balanced_accuracy"] == 0.5
+
+
+def test_no_images_at_all() -> None:
+    found = run([], [], [])
+    assert found["images"] == 0
+    assert math.isnan(found["difference"])
+    assert math.isnan(found["difference_low"])

@@ -1,0 +1,192 @@
+"""Runs with the real DVC and the real ingest stage."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline import files, runs
+from pipeline.errors import RefitError, SettingsError, TransientError
+from pipeline.settings import code_root, read_params, with_overrides
+
+MakeParams = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def interpreter_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+
+@pytest.fixture
+def params(source: Path) -> MakeParams:
+    def make(*overrides: str) -> dict[str, Any]:
+        changed = with_overrides(read_params(code_root() / "params.yaml"), ["execution.workers=1", *overrides])
+        changed["ingest"]["source"] = str(source)
+        return changed
+
+    return make
+
+
+def decided(run: runs.Run) -> runs.Run:
+    """As if the run had gone through all stages."""
+    run.update(status=runs.PROMOTED)
+    return run
+
+
+def test_a_run_begins_with_its_own_params_graph_and_code(params: MakeParams) -> None:
+    run = runs.create("manual__2026-01-02T03:04:05+00:00", params("train.seed=5"))
+    assert run.run_id == "manual__2026-01-02T03_04_05_00_00"
+    assert run.params["train"]["seed"] == 5
+    assert runs.code_digest(run.path) == runs.code_digest(code_root())
+    assert files.read_json(run.path / "live.json")["version"] is None
+    assert runs.create(run.run_id, params("train.seed=6")).params["train"]["seed"] == 5
+    assert runs.find(run.run_id) == run
+
+
+@pytest.mark.parametrize("run_id", ["..", "../../etc", "/", "."])
+def test_a_run_id_never_leaves_its_folder(run_id: str, refit_home: Path) -> None:
+    try:
+        name = runs.safe_id(run_id)
+    except SettingsError:
+        return
+    assert (refit_home / "runs" / name).resolve().parent == (refit_home / "runs").resolve()
+
+
+def test_wrong_params_leave_nothing_behind(params: MakeParams, refit_home: Path) -> None:
+    wrong = params()
+    wrong["train"]["batch_size"] = 0
+    with pytest.raises(SettingsError, match="batch_size"):
+        runs.create("r", wrong)
+    assert not (refit_home / "runs").exists()
+
+
+def test_a_second_run_starts_from_the_data_of_the_first(
+    params: MakeParams, source: Path, png: Callable[..., bytes]
+) -> None:
+    first = runs.create("1", params())
+    assert runs.reproduce(first, "ingest")
+    assert not runs.nothing_new(first)
+    decided(first)
+
+    second = runs.create("2", params())
+    runs.reproduce(second, "ingest")
+    assert runs.nothing_new(second)
+    assert second.record["parent"] == "1"
+
+    (source / "cat/new.png").write_bytes(png(4711))
+    third = runs.create("3", params())
+    runs.reproduce(third, "ingest")
+    assert not runs.nothing_new(third)
+    last = files.read_json(third.path / "metrics/ingest.json")["batches"][-1]
+    assert (last["batch"], last["known"], last["accepted"]) == ("0002", 12, 1)
+
+
+def test_other_params_are_something_new(params: MakeParams) -> None:
+    first = runs.create("1", params())
+    runs.reproduce(first, "ingest")
+    runs.nothing_new(first)
+    decided(first)
+    for run_id, override, expected in (("2", "train.seed=99", False), ("3", "execution.workers=2", True)):
+        run = runs.create(run_id, params(override))
+        runs.reproduce(run, "ingest")
+        assert runs.nothing_new(run) is expected
+
+
+def test_another_models_runs_are_no_parents_and_another_source_is_refused(params: MakeParams, tmp_path: Path) -> None:
+    decided(runs.create("1", params()))
+    assert runs.create("2", params("promote.model=other")).record["parent"] is None
+    moved = params()
+    moved["ingest"]["source"] = str(tmp_path)
+    with pytest.raises(SettingsError, match="--model"):
+        runs.create("3", moved)
+
+
+def test_a_failing_stage_raises_its_own_error_and_keeps_earlier_data(params: MakeParams, source: Path) -> None:
+    first = runs.create("1", params())
+    runs.reproduce(first, "ingest")
+    runs.nothing_new(first)
+    decided(first)
+    shutil.rmtree(source)
+    second = runs.create("2", params())
+    with pytest.raises(RefitError, match="found nothing") as caught, runs.driving(second):
+        runs.reproduce(second, "ingest")
+    assert caught.value.shown
+    assert second.record["status"] == runs.FAILED
+    assert (second.path / "data/manifest/0001.parquet").exists()
+    assert runs.parent_of("classifier") == first
+
+
+SLEEPING = """
+import pathlib, time
+pathlib.Path("data/manifest").mkdir(parents=True, exist_ok=True)
+pathlib.Path("data/manifest/.tmp-half").touch()
+time.sleep(120)
+"""
+
+
+def _reproduce(run_id: str, home: str) -> None:
+    os.environ["REFIT_HOME"] = home
+    run = runs.find(run_id)
+    try:
+        with runs.driving(run):
+            runs.reproduce(run, "ingest")
+    except TransientError:
+        sys.exit(75)
+
+
+@pytest.fixture
+def asleep(params: MakeParams, refit_home: Path) -> Iterator[tuple[runs.Run, Any, psutil.Process]]:
+    """A run whose ingest sleeps, the process that drives it, and the stage's own process."""
+    run = runs.create("1", params())
+    real = (run.path / "components/ingest.py").read_text()
+    (run.path / "components/ingest.py").write_text(SLEEPING)
+    driver = multiprocessing.get_context("spawn").Process(target=_reproduce, args=("1", str(refit_home)))
+    driver.start()
+    deadline = time.monotonic() + 60
+    while not (run.path / "data/manifest/.tmp-half").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    [stage] = [
+        process
+        for process in psutil.process_iter(["cwd", "cmdline"])
+        if process.info["cwd"] == str(run.path) and process.info["cmdline"][-2:] == ["-m", "components.ingest"]
+    ]
+    (run.path / "components/ingest.py").write_text(real)
+    yield run, driver, stage
+    with contextlib.suppress(psutil.NoSuchProcess):
+        stage.kill()
+    driver.kill()
+    driver.join()
+
+
+def test_a_killed_stage_can_be_repeated(asleep: tuple[runs.Run, Any, psutil.Process]) -> None:
+    run, driver, stage = asleep
+    stage.kill()
+    driver.join(60)
+    assert driver.exitcode == 75
+    assert run.record["status"] == runs.INTERRUPTED
+    assert runs.interrupted(run.params) == run
+    assert runs.reproduce(run, "ingest")
+    assert [path.name for path in (run.path / "data/manifest").iterdir()] == ["0001.parquet"]
+
+
+def test_a_stage_that_outlived_its_killed_command_is_ended_first(asleep: tuple[runs.Run, Any, psutil.Process]) -> None:
+    run, driver, stage = asleep
+    with pytest.raises(TransientError, match="being worked on"), runs.driving(run):
+        pass
+    driver.kill()
+    driver.join()
+    assert stage.is_running()
+    assert runs.interrupted(run.params) == run
+    assert runs.reproduce(run, "ingest")
+    assert not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
+    assert (run.path / "data/manifest/0001.parquet").exists()

@@ -20,7 +20,10 @@ def main() -> None:
     parser.add_argument("--part", required=True, help="fold-0, ... or final")
     part = parser.parse_args().part
     settings = load(Path("params.yaml"))
-    with files.replacing_directory(Path("models", part)) as models, files.replacing_directory(Path("logs", part)) as logs:
+    with (
+        files.replacing_directory(Path("models", part)) as models,
+        files.replacing_directory(Path("logs", part)) as logs,
+    ):
         trainer.train(
             part,
             settings.train,

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -202,8 +202,11 @@ def _reporting(current: Run) -> Iterator[None]:
     """Whatever happens inside, the run's report shows it afterwards."""
     try:
         yield
-    finally:
-        build_report(current.path)
+    except BaseException:
+        with suppress(OSError):  # a full disk must not hide what happened before it
+            build_report(current.path)
+        raise
+    build_report(current.path)
 
 
 @contextmanager

@@ -26,13 +26,14 @@ from pipeline import files
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
 from pipeline.promotion.registry import Registry
 from pipeline.settings import code_root, parse, refit_home
-from pipeline.stage import FAILURE, explain, record_failure
+from pipeline.stage import DONE, FAILURE, explain, record_failure
 
 RUNNING, INTERRUPTED, FAILED = "running", "interrupted", "failed"
 NOTHING_NEW, REFUSED, PROMOTED = "nothing_new", "refused", "promoted"
 GOOD = {REFUSED, PROMOTED}  # a run that reached a decision: later runs build on its data
 
 PROMOTE = "promote"  # the one step that acts on the world, hence no stage of the graph
+MINIMUM_FREE_BYTES = 200 << 20  # a model with its optimizer's checkpoints, shards of a small batch, DVC's database
 _CODE = ("pipeline", "components")
 _GRAPH = ("dvc.yaml", ".dvcignore")
 _DVC_CONFIG = """\
@@ -133,7 +134,14 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
     parent = parent_of(model)
     if parent is not None:
         _same_source(parent, params)
-    run.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"REFIT_HOME: {refit_home()} cannot be made a directory ({error.strerror}).",
+            fix="set it to one you may write",
+        ) from None
+    require_space()
     staged = Path(tempfile.mkdtemp(prefix=files.TEMPORARY_PREFIX, dir=run.path.parent))
     try:
         staged.chmod(0o755)
@@ -174,6 +182,16 @@ def _check_out(path: Path) -> None:
     stages = list(yaml.safe_load((path / "dvc.lock").read_text())["stages"])
     with _repo(path) as repo, contextlib.chdir(path):
         repo.checkout(targets=stages, force=True)
+
+
+def require_space() -> None:
+    """Raises `TransientError` on a disk that is as good as full: better before an hour of work than after it."""
+    free = shutil.disk_usage(refit_home()).free
+    if free < MINIMUM_FREE_BYTES:
+        raise TransientError(
+            f"Expected at least {MINIMUM_FREE_BYTES >> 20} MB free at {refit_home()}, found {free >> 20} MB.",
+            fix="free disk space or set REFIT_HOME to another disk",
+        )
 
 
 def _same_source(parent: Run, params: Mapping[str, Any]) -> None:
@@ -257,19 +275,34 @@ def reproduce(run: Run, target: str) -> bool:
 
     Raises the `RefitError` that the stage ended with. A stage that was killed leaves the run as it was before.
     """
+    require_space()
     stop_stale(run, target)
     (run.path / FAILURE).unlink(missing_ok=True)
+    _done(run, target).unlink(missing_ok=True)
     try:
         with _repo(run.path) as repo, contextlib.chdir(run.path):
-            done = repo.reproduce(targets=[target], single_item=True)
-            return bool(done)
+            changed = bool(repo.reproduce(targets=[target], single_item=True))
     except TransientError:
         raise
     except RefitError as error:
-        raise _stage_error(run, target) or error from None
+        raise _stage_error(run) or error from None
+    if changed:
+        names = [_name(other) for other in stage_names(run)]
+        for other in stage_names(run)[len(names) - names[::-1].index(_name(target)) :]:
+            _done(run, other).unlink(missing_ok=True)  # what it was made from is no more
+    files.write_text(_done(run, target), "")
+    return changed
 
 
-def _stage_error(run: Run, target: str) -> RefitError | None:
+def _done(run: Run, target: str) -> Path:
+    return run.path / DONE / target
+
+
+def _name(target: str) -> str:
+    return target.partition("@")[0]
+
+
+def _stage_error(run: Run) -> RefitError | None:
     path = run.path / FAILURE
     if not path.exists():
         return None

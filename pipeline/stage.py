@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +14,7 @@ from pipeline import files
 from pipeline.errors import RefitError, TransientError
 
 FAILURE = "failure.json"
+DONE = "done"  # folder with an empty file for each stage that is up to date in this run
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -46,7 +47,9 @@ def record_failure(run: Path, error: RefitError) -> None:
 def explain(error: OSError) -> RefitError | None:
     """The operating system's refusals that a user can do something about, in words; None for all others."""
     place = error.filename or Path.cwd()
-    if error.errno in _NO_SPACE:
+    # shutil.Error gathers the errors of many files as text and has no number of its own.
+    gathered = isinstance(error, shutil.Error) and any(f"[Errno {number}]" in str(error) for number in _NO_SPACE)
+    if gathered or error.errno in _NO_SPACE:
         return TransientError(
             f"No space is left to write {place}.", fix="free disk space or set REFIT_HOME to another disk"
         )

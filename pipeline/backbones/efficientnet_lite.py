@@ -127,7 +127,12 @@ def _assign(model: keras.Model, tensors: dict[str, NDArray[Any]]) -> None:
 
 def _sources() -> list[tuple[str, str]]:
     """(layer here, module there) of everything that has weights."""
-    pairs = [("conv_stem", "_conv_stem"), ("conv_stem_bn", "_bn0"), ("conv_head", "_conv_head"), ("conv_head_bn", "_bn1")]
+    pairs = [
+        ("conv_stem", "_conv_stem"),
+        ("conv_stem_bn", "_bn0"),
+        ("conv_head", "_conv_head"),
+        ("conv_head_bn", "_bn1"),
+    ]
     channels = 32
     for i, block in enumerate(_BLOCKS):
         name, there = f"block_{i}", f"_blocks.{i}"

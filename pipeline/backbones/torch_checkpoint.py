@@ -9,7 +9,7 @@ pickled list of storage keys, then for each key an int64 number of elements and 
 
 from __future__ import annotations
 
-import pickle
+import pickle  # noqa: TID251 - this is the module that keeps it from running code
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -63,6 +63,10 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+# What the unpickler raises on bytes that are no pickle or that call a tag as if it were a function.
+_MALFORMED = (pickle.UnpicklingError, EOFError, struct.error, TypeError, ValueError, AttributeError, LookupError)
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -87,15 +91,11 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
             return _read(stream, path.stat().st_size)
     except FileNotFoundError:
         raise ModelError(f"Expected a weights file at {path}, found none.", fix="check the path") from None
-    except (pickle.UnpicklingError, EOFError, struct.error, *_MALFORMED) as error:
+    except _MALFORMED as error:
         raise ModelError(
             f"{path.name} is no PyTorch checkpoint that is safe to read: {error}.",
             fix="get the file again from its publisher",
         ) from error
-
-
-# What the unpickler raises on bytes that are no pickle or call a tag as if it were a function.
-_MALFORMED = (TypeError, ValueError, AttributeError, KeyError, IndexError, UnicodeDecodeError)
 
 
 def _read(stream: BinaryIO, size: int) -> dict[str, NDArray[Any]]:

@@ -71,9 +71,12 @@ def _run(
     if not ids:
         return {}
     images = records.dataset(shards, index, dict.fromkeys(ids, 0), size=model.input_shape[1])
-    batches = images.batch(batch_size).prefetch(1).as_numpy_iterator()
+    size = min(batch_size, len(ids))
+    batches = images.batch(size).prefetch(1).as_numpy_iterator()
     found: dict[str, npt.NDArray[np.float32]] = {}
-    for pictures, _, names in track(batches, total=-(-len(ids) // batch_size), what=what):
-        rows = model.predict_on_batch(pictures)
+    for pictures, _, names in track(batches, total=-(-len(ids) // size), what=what):
+        # The last batch is filled up, since Keras traces the model anew for every other shape.
+        filled = np.concatenate([pictures, np.zeros((size - len(pictures), *pictures.shape[1:]), np.uint8)])
+        rows = model.predict_on_batch(filled)[: len(pictures)]
         found.update(zip((name.decode() for name in names), rows, strict=True))
     return found

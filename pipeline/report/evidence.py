@@ -1,7 +1,7 @@
 """What a run has left so far, read as it is: a page about a run that failed needs what there is, not what is missing.
 
-A run starts with its parent's outputs checked out of the cache, so a cached file proves nothing about this run. Each
-stage also writes something that is never cached; only where that lies is the stage's output taken for this run's.
+A run starts with its parent's outputs checked out of the cache. Metrics, verdict, diagnosis and decision are never
+cached, so where they lie this run has written them; the rest counts only if its stage is done in this run.
 """
 
 from __future__ import annotations
@@ -18,20 +18,11 @@ import yaml
 from pipeline import files
 from pipeline.evaluation import predictions
 from pipeline.settings import FINAL
+from pipeline.stage import DONE
 
 logger = logging.getLogger(__name__)
 
-# Stage to the uncached output that it leaves; train has one for each part.
-MARKERS = {
-    "ingest": "metrics/ingest.json",
-    "profile": "metrics/profile.json",
-    "validate": "reports/validation/verdict.json",
-    "shard": "metrics/shard.json",
-    "train": "logs/{part}",
-    "evaluate": "metrics/evaluate.json",
-    "diagnose": "reports/diagnosis.json",
-    "gate": "decision.json",
-}
+STAGES = ("ingest", "profile", "validate", "shard", "train", "evaluate", "diagnose", "gate")
 PROMOTE = "promote"
 
 
@@ -60,7 +51,7 @@ class Evidence:
 def stage_names(params: Mapping[str, Any]) -> list[str]:
     """In the order in which they run: ingest, …, train@fold-0, …, train@final, …, gate, promote."""
     names = []
-    for name in MARKERS:
+    for name in STAGES:
         names += [f"train@{part}" for part in params["train"]["parts"]] if name == "train" else [name]
     return [*names, PROMOTE]
 
@@ -68,39 +59,25 @@ def stage_names(params: Mapping[str, Any]) -> list[str]:
 def read(run: Path) -> Evidence:
     params = yaml.safe_load((run / "params.yaml").read_text())
     promotion = _json(run / "promotion.json")
-    done = [name for name in stage_names(params) if name != PROMOTE and _is_done(run, name)]
-
-    def of(stage: str, path: str) -> Any:
-        return _json(run / path) if stage in done else None
-
+    done = [name for name in stage_names(params) if (run / DONE / name).exists()]
     return Evidence(
         run=files.read_json(run / "run.json"),
         params=params,
         live=_json(run / "live.json") or {"version": None, "generation": 0, "path": None, "digest": None},
         done=(*done, PROMOTE) if promotion else tuple(done),
         failure=_json(run / "failure.json"),
-        ingest=of("ingest", MARKERS["ingest"]),
-        profile=of("profile", MARKERS["profile"]),
-        verdict=of("validate", MARKERS["validate"]),
-        shard=of("shard", MARKERS["shard"]),
-        history=of(f"train@{FINAL}", _history(FINAL)),
-        evaluation=of("evaluate", MARKERS["evaluate"]),
+        ingest=_json(run / "metrics/ingest.json"),
+        profile=_json(run / "metrics/profile.json"),
+        verdict=_json(run / "reports/validation/verdict.json"),
+        shard=_json(run / "metrics/shard.json"),
+        history=_json(run / "models" / FINAL / "history.json") if f"train@{FINAL}" in done else None,
+        evaluation=_json(run / "metrics/evaluate.json"),
         predictions=_predictions(run / "data/predictions.parquet") if "evaluate" in done else (),
-        diagnosis=of("diagnose", MARKERS["diagnose"]),
-        decision=of("gate", MARKERS["gate"]),
+        diagnosis=_json(run / "reports/diagnosis.json"),
+        decision=_json(run / "decision.json"),
         promotion=promotion,
         quarantine=_quarantine(run / "data/quarantine") if "ingest" in done else (),
     )
-
-
-def _is_done(run: Path, stage: str) -> bool:
-    name, _, part = stage.partition("@")
-    # Logs are written all along a training, its history at the end.
-    return (run / MARKERS[name].format(part=part)).exists() and (not part or (run / _history(part)).exists())
-
-
-def _history(part: str) -> str:
-    return f"models/{part}/history.json"
 
 
 def _json(path: Path) -> Any:

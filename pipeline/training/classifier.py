@@ -35,9 +35,7 @@ class Classifier:
     whole: keras.Model  # images to probabilities
 
 
-def build(
-    backbone: keras.Model, entry: Backbone, *, classes: Sequence[str], blocks: int, dropout: float
-) -> Classifier:
+def build(backbone: keras.Model, entry: Backbone, *, classes: Sequence[str], blocks: int, dropout: float) -> Classifier:
     """Put a head on `backbone` and cut it below its last `blocks` blocks. Everything but the head is frozen.
 
     Raises `SettingsError` if the backbone has fewer blocks.

@@ -89,6 +89,6 @@ def _compare(expected: NDArray[np.float32], received: NDArray[np.float32], what:
     difference = float(np.max(np.abs(expected - np.asarray(received))))
     if not difference <= TOLERANCE:
         raise ModelError(
-            f"{what}: expected the probabilities of the trained model within {TOLERANCE}, they differ by {difference:.2g}.",
+            f"{what}: expected the trained model's probabilities within {TOLERANCE}, they differ by {difference:.2g}.",
             fix="train again; if it repeats, the installed Keras and TensorFlow do not belong together",
         )

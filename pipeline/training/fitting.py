@@ -104,7 +104,8 @@ def fit(
 
     Args:
         training: what Keras takes as x: batches of (inputs, class int64, weight float32).
-        validation: the same, or the arrays themselves, which are read `batch_size` rows at a time.
+        validation: batches of (inputs, class), or the two arrays, which are read `batch_size` rows at a time. It is
+            not weighted: weights of rare classes would leave the early stopping to a handful of images.
         logs: folder for TensorBoard, one subfolder per phase.
         steps: batches per epoch where `training` is endless.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ from pipeline.training import classifier as assembly
 from pipeline.training import export, fitting, views
 from pipeline.training.classifier import Classifier
 from pipeline.training.fitting import Phase, Watch
-from pipeline.training.views import Recipe, Views
+from pipeline.training.views import Recipe, Shuffled, Views
 
 logger = logging.getLogger(__name__)
 
@@ -116,30 +116,111 @@ def _run_phases(
     model: Classifier, train: tf.data.Dataset, val: tf.data.Dataset, chosen: Roles, settings: Train, logs: Path
 ) -> tuple[list[Phase], str]:
     """Train `model` in place. Returns the phases and the name of the one whose weights it has."""
-    altered = Recipe(settings.views, settings.seed, settings.augment)
+    altered = Recipe(settings.head.views, settings.seed, settings.augment)
     unaltered = Recipe(0, settings.seed, settings.augment)
     finetunes = settings.finetune.blocks > 0
     maps = views.map_bytes(model, len(chosen.train), altered) + views.map_bytes(model, len(chosen.val), unaltered)
     keep_maps = finetunes and maps <= CACHE_BYTES
-    embedded = {
-        name: views.embed(
-            model, images, len(keep), recipe, batch_size=settings.batch_size, keep_maps=keep_maps, what=f"embed {name}"
-        )
-        for name, images, keep, recipe in (("train", train, chosen.train, altered), ("val", val, chosen.val, unaltered))
-    }
+    embed = functools.partial(views.embed, model, batch_size=settings.batch_size, keep_maps=keep_maps)
+    learned = embed(train, len(chosen.train), altered, what="embed training images")
+    checked = embed(val, len(chosen.val), unaltered, what="embed validation images")
     weights = views.class_weights(
-        embedded["train"].classes, model.head.output.shape[-1], balanced=settings.class_weights == "balanced"
+        learned.classes, model.head.output.shape[-1], balanced=settings.head.class_weights == "balanced"
     )
-    phases = [_fit_head(model, embedded, weights, settings, logs)]
+    phases = [_fit_head(model, learned, checked, weights, settings, logs)]
     if not finetunes:
         return phases, phases[0].name
     before = model.upper.get_weights()
     assembly.unfreeze(model)
-    if keep_maps:
-        phases.append(_finetune_on_maps(model, embedded, weights, settings, logs))
+    if learned.maps is not None and checked.maps is not None:
+        batches = Shuffled(learned.maps, learned.classes, weights, batch_size=settings.batch_size, seed=settings.seed)
+        validation = (checked.maps[0].astype(np.float32), checked.classes)
+        optimizer, watch = _finetuning(settings, len(batches), len(learned.classes))
+        phases.append(
+            fitting.fit(model.upper, batches, validation, optimizer, watch, batch_size=settings.batch_size, logs=logs)
+        )
     else:
+        logger.info("the unfrozen blocks' inputs would take %.0f MiB, so they are computed in each epoch", maps / 2**20)
         phases.append(_finetune_online(model, train, val, chosen, weights, altered, settings, logs))
     if phases[1].best_loss >= phases[0].best_loss:
         model.upper.set_weights(before)
         return phases, phases[0].name
     return phases, phases[1].name
+
+
+def _fit_head(
+    model: Classifier, train: Views, val: Views, weights: NDArray[np.float32], settings: Train, logs: Path
+) -> Phase:
+    head = settings.head
+    assembly.standardise(model, train.features.reshape(-1, train.features.shape[-1]))
+    batches = Shuffled(
+        train.features,
+        train.classes,
+        weights,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        passes=len(train.features),
+    )
+    optimizer = keras.optimizers.AdamW(head.learning_rate, weight_decay=head.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    images = len(train.classes) * batches.passes
+    watch = Watch("head", images=images, epochs=head.epochs, patience=head.patience)
+    validation = (val.features[0], val.classes)
+    return fitting.fit(model.head, batches, validation, optimizer, watch, batch_size=settings.batch_size, logs=logs)
+
+
+def _finetune_online(
+    model: Classifier,
+    train: tf.data.Dataset,
+    val: tf.data.Dataset,
+    chosen: Roles,
+    weights: NDArray[np.float32],
+    recipe: Recipe,
+    settings: Train,
+    logs: Path,
+) -> Phase:
+    size = settings.batch_size
+    steps = max(1, len(chosen.train) // size)
+    batches = views.online(train, len(chosen.train), weights, recipe, batch_size=size)
+    optimizer, watch = _finetuning(settings, steps, len(chosen.train))
+    images = keras.Input(model.whole.input.shape[1:], dtype="uint8")
+    logits = keras.Model(images, model.upper(model.lower(images)))
+    validation = val.batch(size).map(lambda pictures, labels, _: (pictures, labels)).prefetch(2)
+    return fitting.fit(logits, batches, validation, optimizer, watch, batch_size=size, logs=logs, steps=steps)
+
+
+def _finetuning(settings: Train, steps: int, images: int) -> tuple[keras.optimizers.Optimizer, Watch]:
+    """AdamW on a cosine schedule with warm-up over a tenth of all steps, and the watch of the second phase."""
+    plan = settings.finetune
+    total = plan.epochs * steps
+    warmup = max(1, total // 10)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        plan.learning_rate / 100,
+        max(1, total - warmup),
+        warmup_target=plan.learning_rate,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.head.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer, Watch("finetune", images=images, epochs=plan.epochs, patience=plan.patience)
+
+
+def _first(images: tf.data.Dataset, count: int) -> NDArray[np.uint8]:
+    pictures = [picture for picture, _, _ in images.take(count).as_numpy_iterator()]
+    return np.stack(pictures)
+
+
+def _environment(settings: Train) -> dict[str, Any]:
+    """What a reader needs to repeat the training."""
+    return {
+        "python": platform.python_version(),
+        "keras": keras.version(),
+        "tensorflow": metadata.version("tensorflow"),
+        "numpy": np.__version__,
+        "backend": keras.backend.backend(),
+        "devices": [str(device) for device in keras.distribution.list_devices()],
+        "seed": settings.seed,
+        "backbone": settings.backbone,
+        "weights": settings.weights,
+        "input_size": settings.input_size,
+    }

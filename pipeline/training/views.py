@@ -5,7 +5,6 @@ View 0 is the image itself, the others are altered copies. V counts all of them,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +46,14 @@ def map_bytes(classifier: Classifier, images: int, recipe: Recipe) -> int:
 
 
 def embed(
-    classifier: Classifier, images: tf.data.Dataset, count: int, recipe: Recipe, *, batch_size: int, keep_maps: bool, what: str
+    classifier: Classifier,
+    images: tf.data.Dataset,
+    count: int,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    keep_maps: bool,
+    what: str,
 ) -> Views:
     """Run the frozen network once over every view of `count` images.
 
@@ -137,15 +143,9 @@ def online(
     return tf.data.Dataset.counter().flat_map(one).prefetch(2)
 
 
-def weighted(images: tf.data.Dataset, weights: NDArray[np.float32], *, batch_size: int) -> tf.data.Dataset:
-    """(image uint8, class, weight) batches of unaltered images."""
-    batches = images.batch(batch_size)
-    return batches.map(lambda pictures, labels, _: (pictures, labels, tf.gather(weights, labels))).prefetch(2)
-
-
-def class_weights(classes: Mapping[str, int] | NDArray[np.int64], number: int, *, balanced: bool) -> NDArray[np.float32]:
+def class_weights(classes: NDArray[np.int64], number: int, *, balanced: bool) -> NDArray[np.float32]:
     """Float32 [number], mean 1 over the images: N / (number * images of the class), or ones."""
-    counts = np.bincount(np.asarray(classes), minlength=number)
+    counts = np.bincount(classes, minlength=number)
     if not balanced:
         return np.ones(number, np.float32)
     return (counts.sum() / (number * counts)).astype(np.float32)

@@ -63,7 +63,9 @@ def test_the_second_ingest_reads_only_what_is_new(dataset: Dataset, png: Callabl
     assert (row["label"], row["ingested_at"]) == ("cat", NOW)
 
 
-def test_everything_listed_is_accepted_or_quarantined_with_a_reason(dataset: Dataset, png: Callable[..., bytes]) -> None:
+def test_everything_listed_is_accepted_or_quarantined_with_a_reason(
+    dataset: Dataset, png: Callable[..., bytes]
+) -> None:
     cat = dataset.source / "cat"
     (cat / "empty.jpg").touch()
     (cat / "page.jpg").write_text("<html>not found</html>")
@@ -104,7 +106,10 @@ def test_exact_copies_are_kept_once(dataset: Dataset) -> None:
 
 def test_the_same_bytes_in_two_classes_are_a_conflict_for_all_of_them(dataset: Dataset) -> None:
     shutil.copy(dataset.source / "cat/cat-0.png", dataset.source / "dog/also.png")
-    assert set(dataset.reasons(dataset.arrive()).items()) == {("cat-0.png", "label-conflict"), ("also.png", "label-conflict")}
+    assert set(dataset.reasons(dataset.arrive()).items()) == {
+        ("cat-0.png", "label-conflict"),
+        ("also.png", "label-conflict"),
+    }
 
 
 def test_a_file_that_moves_to_another_class_is_relabelled(dataset: Dataset) -> None:

@@ -31,7 +31,9 @@ def write(folder: Path, batches: dict[str, list[Row]], target_bytes: int = 10**6
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.*")}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.*")
+    }
 
 
 def test_plain_tensorflow_reads_the_documented_keys(folder: Path, rows: list[Row], png: Callable[..., bytes]) -> None:
@@ -84,7 +86,10 @@ def test_large_batches_are_cut_into_files_of_the_target_size(folder: Path, rows:
 def test_the_reader_gives_the_chosen_images_with_the_chosen_classes(folder: Path, rows: list[Row]) -> None:
     index = write(folder, {"0001": rows})
     keep = {rows[0].image_id: 1, rows[5].image_id: 0, rows[9].image_id: 1}
-    found = {id_.numpy().decode(): (image.numpy(), int(label)) for image, label, id_ in records.dataset(folder, index, keep, size=16)}
+    found = {
+        id_.numpy().decode(): (image.numpy(), int(label))
+        for image, label, id_ in records.dataset(folder, index, keep, size=16)
+    }
     assert {id_: label for id_, (_, label) in found.items()} == keep
     assert all(image.shape == (16, 16, 3) and image.dtype == np.uint8 for image, _ in found.values())
     only = records.dataset(folder, index, keep, size=16, splits=("test",))
@@ -99,7 +104,9 @@ def test_the_reader_shows_the_pixels_of_the_file(folder: Path, rows: list[Row], 
     np.testing.assert_array_equal(image.numpy(), expected)
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"short")], ids=["gone", "cut"])
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"short")], ids=["gone", "cut"]
+)
 def test_a_missing_or_cut_shard_is_named(folder: Path, rows: list[Row], damage: Callable[[Path], None]) -> None:
     write(folder, {"0001": rows})
     [path] = folder.glob("test/*")

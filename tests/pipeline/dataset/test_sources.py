@@ -34,7 +34,14 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_bucket_is_listed_with_labels_and_versions(s3: Any, png: Callable[..., bytes]) -> None:
-    for key in ("in/cat/a b.png", "in/deep/dog/ü.png", "in/loose.png", "in/.hidden/x.png", "in/cat/", "other/cat/z.png"):
+    for key in (
+        "in/cat/a b.png",
+        "in/deep/dog/ü.png",
+        "in/loose.png",
+        "in/.hidden/x.png",
+        "in/cat/",
+        "other/cat/z.png",
+    ):
         s3.put_object(Bucket="photos", Key=key, Body=png(len(key)))
     source = open_source("s3://photos/in")
     items = {item.uri: item for item in source.list()}

@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_an_image_between_two_splits_is_quarantined(chain: list[str]) -> None:
     placed = {"t": Placed("t", TRAIN), "h": Placed("h", TEST)}
     path = ["t", *chain, "h"]
     current = [Image(name, "a") for name in path]
-    found = place(current, list(zip(path, path[1:], strict=False)), placed, SHARES)
+    found = place(current, list(itertools.pairwise(path)), placed, SHARES)
     assert {placed.split for placed in found.values()} == {QUARANTINE}
     assert all(placed.reason for placed in found.values())
 
@@ -76,7 +77,8 @@ def test_a_class_that_can_spare_nothing_stays_in_training() -> None:
 def test_over_random_arrivals_nothing_moves_and_nothing_leaks(data: st.DataObject) -> None:
     total = data.draw(st.integers(5, 40))
     everything = [
-        Image(f"i{n}", data.draw(st.sampled_from("ab")), data.draw(st.sampled_from([None, None, "g", "h"]))) for n in range(total)
+        Image(f"i{n}", data.draw(st.sampled_from("ab")), data.draw(st.sampled_from([None, None, "g", "h"])))
+        for n in range(total)
     ]
     ids = [image.image_id for image in everything]
     links = data.draw(st.lists(st.tuples(st.sampled_from(ids), st.sampled_from(ids)), max_size=30))
@@ -96,7 +98,10 @@ def test_over_random_arrivals_nothing_moves_and_nothing_leaks(data: st.DataObjec
         if one in used and other in used:
             assert used[one] == used[other]
     for group in ("g", "h"):
-        assert len({used[image.image_id] for image in everything if image.user_group == group and image.image_id in used}) <= 1
+        assert (
+            len({used[image.image_id] for image in everything if image.user_group == group and image.image_id in used})
+            <= 1
+        )
 
 
 def test_folds_keep_groups_whole_and_classes_balanced() -> None:

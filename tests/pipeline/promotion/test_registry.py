@@ -35,7 +35,9 @@ def test_publishing_the_same_model_again_gives_the_same_version(registry: Regist
 
 def test_going_back_is_a_move_too(registry: Registry, tmp_path: Path) -> None:
     for generation, name in enumerate(("a", "b")):
-        registry.move_live(registry.publish(content(tmp_path / name, name)), expected_generation=generation, reason=name)
+        registry.move_live(
+            registry.publish(content(tmp_path / name, name)), expected_generation=generation, reason=name
+        )
     live = registry.move_live(1, expected_generation=2, reason="rollback: worse on Mondays")
     assert (live.version, live.generation) == (1, 3)
     assert [move["version"] for move in registry.history()] == [1, 2, 1]

@@ -17,6 +17,7 @@ from pipeline.dataset import manifest, store
 from pipeline.evaluation import comparing, predictions, results
 from pipeline.evaluation.intervals import Resampling
 from pipeline.settings import code_root, read_params, with_overrides
+from pipeline.stage import DONE
 
 CLASSES = ("carriage", "crazing", "inclusion", "patches", "pitted surface", "rolled-in scale", "scratches", "unlisted")
 HOW = Resampling(resamples=200, confidence=0.95, seed=0)
@@ -52,6 +53,7 @@ class Workspace:
         """Write everything up to and including the stage `last`."""
         for name, write in self.stages():
             write()
+            files.write_text(self.path / DONE / name, "")
             if name == last:
                 return self
         raise ValueError(last)

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import files, runs
+from pipeline.backbones import registry as catalogue
 from pipeline.errors import RefitError, TransientError
 from pipeline.promotion.promote import promote as carry_out
 from pipeline.report.build import build as build_report
@@ -174,10 +175,8 @@ def rollback(
 @app.command()
 def backbones() -> None:
     """List the pretrained networks that train.backbone accepts."""
-    from pipeline.backbones import registry  # builders only; Keras is imported when one is built
-
     table = Table("name", "native size", "smallest size", "blocks", box=None, header_style="bold")
-    for entry in registry.BACKBONES.values():
+    for entry in catalogue.entries():
         table.add_row(entry.name, str(entry.native_size), str(entry.minimum_size), str(entry.blocks))
     console.print(table)
 
@@ -188,6 +187,8 @@ def _params(source: str | None, model: str | None, overrides: list[str] | None) 
         params["ingest"]["source"] = source if "://" in source else str(Path(source).expanduser().absolute())
     if model is not None:
         params["promote"]["model"] = model
+    if params["train"]["weights"] not in (catalogue.IMAGENET, catalogue.NONE):
+        params["train"]["weights"] = str(Path(params["train"]["weights"]).expanduser().absolute())
     return params
 
 

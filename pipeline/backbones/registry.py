@@ -2,6 +2,8 @@
 
 A backbone takes images that `InputScaling` has brought to its scaling mode and gives a feature map
 float32 [N, h, w, C]. A new entry is a few lines below.
+
+Keras is imported only when a backbone is built, so that settings can be checked at once and without it.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import keras
-
-from pipeline.backbones import efficientnet_lite
-from pipeline.backbones.scaling import ScalingMode
 from pipeline.errors import ModelError, SettingsError
+from pipeline.settings import Train
+
+if TYPE_CHECKING:
+    import keras
+
+    from pipeline.backbones.scaling import ScalingMode
 
 IMAGENET = "imagenet"
 NONE = "none"
@@ -46,31 +50,39 @@ class Backbone:
         return len(self.block_ends) + 1
 
 
-def _application(constructor: Callable[..., keras.Model], **options: bool) -> Builder:
+def _application(constructor: str, **options: bool) -> Builder:
     """A `keras.applications` model. Its ImageNet weights are downloaded by Keras (checksummed) and cached by it."""
 
     def build(size: int, *, pretrained: bool) -> keras.Model:
+        import keras
+
         weights = IMAGENET if pretrained else None
-        return constructor(weights=weights, include_top=False, input_shape=(size, size, 3), **options)
+        make: Callable[..., keras.Model] = getattr(keras.applications, constructor)
+        return make(weights=weights, include_top=False, input_shape=(size, size, 3), **options)
 
     return build
 
 
+def _efficientnet_lite0(size: int, *, pretrained: bool) -> keras.Model:
+    from pipeline.backbones import efficientnet_lite
+
+    return efficientnet_lite.build(size, pretrained=pretrained)
+
+
 def _entries() -> tuple[Backbone, ...]:
-    app = keras.applications
     mobilenet_strided = {1, 3, 6, 10, 13, 16}  # these blocks of MobileNetV2 have no addition at their end
     return (
         Backbone(
             "efficientnet_lite0",
-            efficientnet_lite.build,
+            _efficientnet_lite0,
             scaling="lite",
             native_size=224,
             minimum_size=32,
-            block_ends=efficientnet_lite.BLOCK_ENDS[:-1],
+            block_ends=("stem", *(f"block_{i}" for i in range(16))),
         ),
         Backbone(
             "mobilenet_v2",
-            _application(app.MobileNetV2),
+            _application("MobileNetV2"),
             scaling="tf",
             native_size=224,
             minimum_size=32,
@@ -82,7 +94,7 @@ def _entries() -> tuple[Backbone, ...]:
         ),
         Backbone(
             "inception_v3",
-            _application(app.InceptionV3),
+            _application("InceptionV3"),
             scaling="tf",
             native_size=299,
             minimum_size=75,
@@ -90,7 +102,7 @@ def _entries() -> tuple[Backbone, ...]:
         ),
         Backbone(
             "inception_resnet_v2",
-            _application(app.InceptionResNetV2),
+            _application("InceptionResNetV2"),
             scaling="tf",
             native_size=299,
             minimum_size=75,
@@ -105,7 +117,7 @@ def _entries() -> tuple[Backbone, ...]:
         ),
         Backbone(
             "resnet50",
-            _application(app.ResNet50),
+            _application("ResNet50"),
             scaling="caffe",
             native_size=224,
             minimum_size=32,
@@ -119,7 +131,7 @@ def _entries() -> tuple[Backbone, ...]:
         ),
         Backbone(
             "efficientnet_v2_b0",
-            _application(app.EfficientNetV2B0, include_preprocessing=False),
+            _application("EfficientNetV2B0", include_preprocessing=False),
             scaling="torch",
             native_size=224,
             minimum_size=32,
@@ -135,7 +147,7 @@ def _entries() -> tuple[Backbone, ...]:
         Backbone(
             # The additions inside of a stage are no named layers, so a block is a stage here.
             "convnext_tiny",
-            _application(app.ConvNeXtTiny, include_preprocessing=False),
+            _application("ConvNeXtTiny", include_preprocessing=False),
             scaling="torch",
             native_size=224,
             minimum_size=32,
@@ -144,9 +156,9 @@ def _entries() -> tuple[Backbone, ...]:
     )
 
 
-def names() -> tuple[str, ...]:
-    """All backbones, sorted."""
-    return tuple(sorted(entry.name for entry in _entries()))
+def entries() -> tuple[Backbone, ...]:
+    """All backbones, by name."""
+    return tuple(sorted(_entries(), key=lambda entry: entry.name))
 
 
 def get(name: str) -> Backbone:
@@ -162,6 +174,22 @@ def get(name: str) -> Backbone:
     )
 
 
+def check(settings: Train) -> Backbone:
+    """The backbone that `settings` name. Raises `SettingsError` if they ask of it what it cannot do."""
+    backbone = get(settings.backbone)
+    if settings.input_size < backbone.minimum_size:
+        raise SettingsError(
+            f"train.input_size: {backbone.name} needs at least {backbone.minimum_size}, got {settings.input_size}.",
+            fix=f"set train.input_size, {backbone.name} was trained with {backbone.native_size}",
+        )
+    if settings.finetune.blocks > backbone.blocks:
+        raise SettingsError(
+            f"train.finetune.blocks: {backbone.name} has {backbone.blocks} blocks, got {settings.finetune.blocks}.",
+            fix=f"set train.finetune.blocks to 0-{backbone.blocks}",
+        )
+    return backbone
+
+
 def build(backbone: Backbone, *, weights: str, size: int) -> keras.Model:
     """The backbone with its weights, for images of `size` x `size` pixels.
 
@@ -169,14 +197,8 @@ def build(backbone: Backbone, *, weights: str, size: int) -> keras.Model:
         weights: `imagenet`, `none`, or the path of a weights file that Keras wrote for this backbone.
 
     Raises:
-        SettingsError: the images would be smaller than the backbone can take.
         ModelError: the weights cannot be had, or belong to another network.
     """
-    if size < backbone.minimum_size:
-        raise SettingsError(
-            f"train.input_size: {backbone.name} needs at least {backbone.minimum_size} pixels, got {size}.",
-            fix=f"set train.input_size, {backbone.name} was trained with {backbone.native_size}",
-        )
     if weights == IMAGENET:
         return _pretrained(backbone, size)
     model = backbone.build(size, pretrained=False)
@@ -201,7 +223,7 @@ def _load(model: keras.Model, backbone: Backbone, path: Path) -> None:
     if not path.is_file():
         raise ModelError(
             f"train.weights: expected {IMAGENET}, {NONE} or a weights file, found no file at {path}.",
-            fix="check the path; a relative one starts at the run's folder",
+            fix="check the path",
         )
     try:
         model.load_weights(path)

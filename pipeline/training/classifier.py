@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from pipeline.backbones.registry import Backbone
 from pipeline.backbones.scaling import InputScaling
-from pipeline.errors import SettingsError
 from pipeline.training.layers import Probabilities, Standardise
 
 # Features that hardly vary in training (dead units) would be blown up by dividing by their spread: one test image
@@ -36,15 +35,7 @@ class Classifier:
 
 
 def build(backbone: keras.Model, entry: Backbone, *, classes: Sequence[str], blocks: int, dropout: float) -> Classifier:
-    """Put a head on `backbone` and cut it below its last `blocks` blocks. Everything but the head is frozen.
-
-    Raises `SettingsError` if the backbone has fewer blocks.
-    """
-    if blocks > entry.blocks:
-        raise SettingsError(
-            f"train.finetune.blocks: {entry.name} has {entry.blocks} blocks, got {blocks}.",
-            fix=f"set train.finetune.blocks to 0-{entry.blocks}",
-        )
+    """Put a head on `backbone` and cut it below its last `blocks` blocks. Everything but the head is frozen."""
     backbone.trainable = False
     cut = _cut(backbone, entry, blocks)
 

@@ -78,7 +78,7 @@ def train(part: str, settings: Train, *, assignment: pa.Table, shards: Path, mod
     keras.utils.set_random_seed(settings.seed)
     index = records.load_index(shards)
     chosen = roles(assignment, part, len(index.classes))
-    entry = registry.get(settings.backbone)
+    entry = registry.check(settings)
     backbone = registry.build(entry, weights=settings.weights, size=settings.input_size)
     model = assembly.build(
         backbone,

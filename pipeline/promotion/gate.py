@@ -7,7 +7,7 @@ fails its rule: what could not be measured cannot speak for a model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -63,22 +63,32 @@ def _absolute(metrics: Mapping[str, Any], verdict: Mapping[str, Any], settings: 
             "pass or warn",
             f"The data validation says {verdict['verdict']}.",
         ),
-        _at_least("test images", test["images"], settings.min_test_images, "images are held out for the test"),
-        _at_least("accuracy floor", test["accuracy"], settings.min_accuracy, "test accuracy"),
+        _at_least(
+            "test images", test["images"], settings.min_test_images, "{value} images are held out; {bar} are asked for."
+        ),
+        _at_least(
+            "accuracy floor",
+            test["accuracy"],
+            settings.min_accuracy,
+            "Test accuracy is {value:.3f}; the floor is {bar:.3f}.",
+        ),
         _at_least(
             "balanced accuracy floor",
             test["balanced_accuracy"],
             settings.min_balanced_accuracy,
-            "test balanced accuracy",
+            "Test balanced accuracy is {value:.3f}; the floor is {bar:.3f}.",
         ),
         _at_least(
             "better than guessing",
             test["balanced_accuracy_low"],
             chance,
-            "lower bound of the test balanced accuracy (guessing gives the bar)",
+            "Test balanced accuracy is at least {value:.3f} (low end of its interval); guessing gives {bar:.3f}.",
         ),
         _at_most(
-            "fold spread", spread, settings.max_fold_spread, "balanced accuracy between the best and the worst fold"
+            "fold spread",
+            spread,
+            settings.max_fold_spread,
+            "The best and the worst fold differ by {value:.3f} in balanced accuracy; {bar:.3f} is allowed.",
         ),
     ]
 
@@ -94,12 +104,18 @@ def _against_live(live: Mapping[str, Any] | None, settings: Gate) -> list[Rule]:
     }
     named = ", ".join(f"{label} (at best {bound:+.3f})" for label, bound in sorted(worse.items()))
     return [
-        _at_least("gain over live", live["difference"], settings.min_gain, "balanced accuracy, candidate minus live"),
+        _at_least(
+            "gain over live",
+            live["difference"],
+            settings.min_gain,
+            "Balanced accuracy is {value:+.3f} against the live model; {bar:+.3f} is asked for.",
+        ),
         _at_least(
             "not worse than live",
             live["difference_low"],
             -settings.max_loss,
-            "lower bound of that difference",
+            f"On these {live['images']} images that difference may be as low as {{value:+.3f}} (low end of its interval); "
+            "{bar:+.3f} is allowed. More held-out images narrow the interval.",
         ),
         Rule(
             "no class lost",
@@ -108,7 +124,7 @@ def _against_live(live: Mapping[str, Any] | None, settings: Gate) -> list[Rule]:
             -settings.max_class_loss,
             f"Recall has fallen beyond doubt for: {named}."
             if worse
-            else "No class is recalled clearly worse than live.",
+            else "No class is recalled clearly worse than by the live model.",
         ),
     ]
 
@@ -117,22 +133,18 @@ def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _at_least(rule: str, value: float | None, bar: float, what: str) -> Rule:
+def _at_least(rule: str, value: float | None, bar: float, sentence: str) -> Rule:
+    return _judged(rule, value, bar, sentence, lambda number: number >= bar)
+
+
+def _at_most(rule: str, value: float | None, bar: float, sentence: str) -> Rule:
+    return _judged(rule, value, bar, sentence, lambda number: number <= bar)
+
+
+def _judged(rule: str, value: float | None, bar: float, sentence: str, passes: Callable[[float], bool]) -> Rule:
     if value is None or not math.isfinite(value):
-        return Rule(rule, False, None, bar, f"There is no figure for: {what}.")
-    sign = "at least" if value >= bar else "below"
-    return Rule(rule, value >= bar, value, bar, f"{_text(value)} {what}, {sign} {_text(bar)}.")
-
-
-def _at_most(rule: str, value: float | None, bar: float, what: str) -> Rule:
-    if value is None or not math.isfinite(value):
-        return Rule(rule, False, None, bar, f"There is no figure for: {what}.")
-    sign = "at most" if value <= bar else "above"
-    return Rule(rule, value <= bar, value, bar, f"{_text(value)} {what}, {sign} {_text(bar)}.")
-
-
-def _text(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+        return Rule(rule, False, None, bar, f"There is no figure for the rule {rule!r}.")
+    return Rule(rule, passes(value), value, bar, sentence.format(value=value, bar=bar))
 
 
 def as_json(rules: list[Rule]) -> list[dict[str, Any]]:

@@ -37,7 +37,9 @@ def main() -> None:
         csv.write_csv(confusion_pairs(predictions), temporary)
     files.write_json(Path("metrics/evaluate.json"), metrics)
     test = metrics["test"]
-    logger.info("evaluate: %d test images, balanced accuracy %s", test["images"], test["balanced_accuracy"])
+    score = test["balanced_accuracy"]
+    shown = "unknown" if score is None else f"{score:.3f}"
+    logger.info("evaluate: %d test images, balanced accuracy %s", test["images"], shown)
 
 
 if __name__ == "__main__":

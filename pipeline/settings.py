@@ -103,6 +103,7 @@ class Train(Section):
     input_size: Annotated[int, Field(ge=16, le=1024)]
     batch_size: Positive
     seed: Count
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     head: Head
     finetune: Finetune
     augment: Augment

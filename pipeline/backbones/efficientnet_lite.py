@@ -53,7 +53,6 @@ _BLOCKS = tuple(
     for stage in _STAGES
     for repeat in range(stage.repeats)
 )
-BLOCK_ENDS = ("stem", *(f"block_{i}" for i in range(len(_BLOCKS))), "top")
 
 
 def build(size: int, *, pretrained: bool) -> keras.Model:

@@ -9,6 +9,7 @@ Keras is imported only when a backbone is built, so that settings can be checked
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,9 @@ def _load(model: keras.Model, backbone: Backbone, path: Path) -> None:
             fix="check the path",
         )
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of every layer that does not fit, then raises
+            model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         detail = " ".join(str(error).split())
         raise ModelError(

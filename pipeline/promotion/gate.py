@@ -114,8 +114,8 @@ def _against_live(live: Mapping[str, Any] | None, settings: Gate) -> list[Rule]:
             "not worse than live",
             live["difference_low"],
             -settings.max_loss,
-            f"On these {live['images']} images that difference may be as low as {{value:+.3f}} (low end of its interval); "
-            "{bar:+.3f} is allowed. More held-out images narrow the interval.",
+            f"On these {live['images']} images the difference may be {{value:+.3f}} (low end of its interval); "
+            "{bar:+.3f} is allowed. More held-out images narrow it.",
         ),
         Rule(
             "no class lost",

@@ -8,7 +8,7 @@ behind them. All pieces share their layers, so training `upper` (middle + head) 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -41,16 +41,20 @@ def build(backbone: keras.Model, entry: Backbone, *, classes: Sequence[str], blo
 
     scaling = InputScaling(entry.scaling, name="input_scaling")
     pool = layers.GlobalAveragePooling2D(name="pool")
-    head = _head(backbone.output.shape[-1], len(classes), dropout)
+    classify = _head(len(classes), dropout)
     probabilities = Probabilities(classes, name="probabilities")
 
     images = keras.Input(backbone.input.shape[1:], dtype="uint8", name="images")
     below = keras.Model(backbone.input, cut, name="lower")
     lower = keras.Model(images, below(scaling(images)), name="lower_blocks")
     middle = keras.Model(cut, pool(backbone.output), name="middle")
+    features = keras.Input(middle.output.shape[1:], name="features")
+    head = keras.Model(features, classify(features), name="head")
     maps = keras.Input(cut.shape[1:], name="maps")
-    upper = keras.Model(maps, head(middle(maps)), name="upper")
-    whole = keras.Model(images, probabilities(head(pool(backbone(scaling(images))))), name="classifier")
+    upper = keras.Model(maps, classify(middle(maps)), name="upper")
+    # The head's layers are applied here one by one, not as a model within: a model that was trained would take its
+    # optimizer and loss into the file, and the file could not be read without them.
+    whole = keras.Model(images, probabilities(classify(pool(backbone(scaling(images))))), name="classifier")
     for model in (lower, middle, whole):
         model.compile(jit_compile="auto")  # uncompiled, Keras predicts through XLA, on a CPU 20 times slower
     return Classifier(lower, middle, head, upper, whole)
@@ -81,9 +85,9 @@ def _cut(backbone: keras.Model, entry: Backbone, blocks: int) -> keras.KerasTens
     return backbone.get_layer(entry.block_ends[-blocks]).output
 
 
-def _head(features: int, classes: int, dropout: float) -> keras.Model:
-    inputs = keras.Input((features,), name="features")
-    x = Standardise(name="standardise")(inputs)
-    x = layers.Dropout(dropout, name="dropout")(x)
+def _head(classes: int, dropout: float) -> Callable[[keras.KerasTensor], keras.KerasTensor]:
+    """Features [N, C] to logits [N, classes]. Calling the result again shares its layers."""
+    standardised, dropped = Standardise(name="standardise"), layers.Dropout(dropout, name="dropout")
     # Zero weights start at the same loss for every backbone and seed: ln(classes).
-    return keras.Model(inputs, layers.Dense(classes, kernel_initializer="zeros", name="logits")(x), name="head")
+    logits = layers.Dense(classes, kernel_initializer="zeros", name="logits")
+    return lambda features: logits(dropped(standardised(features)))

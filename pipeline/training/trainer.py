@@ -25,7 +25,7 @@ from pipeline.training import classifier as assembly
 from pipeline.training import export, fitting, views
 from pipeline.training.classifier import Classifier
 from pipeline.training.fitting import Phase, Watch
-from pipeline.training.views import Recipe, Shuffled, Views
+from pipeline.training.views import Recipe, Shuffled
 
 logger = logging.getLogger(__name__)
 
@@ -127,66 +127,44 @@ def _run_phases(
     weights = views.class_weights(
         learned.classes, model.head.output.shape[-1], balanced=settings.head.class_weights == "balanced"
     )
-    phases = [_fit_head(model, learned, checked, weights, settings, logs)]
+    fit = functools.partial(
+        fitting.fit, batch_size=settings.batch_size, label_smoothing=settings.label_smoothing, logs=logs
+    )
+
+    assembly.standardise(model, learned.features.reshape(-1, learned.features.shape[-1]))
+    shuffled = functools.partial(Shuffled, batch_size=settings.batch_size, seed=settings.seed)
+    batches = shuffled(learned.features, learned.classes, weights, passes=len(learned.features))
+    optimizer, watch = _head(settings, len(learned.classes) * batches.passes)
+    first = fit(model.head, batches, (checked.features[0], checked.classes), optimizer, watch)
     if not finetunes:
-        return phases, phases[0].name
+        return [first], first.name
+
     before = model.upper.get_weights()
     assembly.unfreeze(model)
+    steps = max(1, len(learned.classes) // settings.batch_size)
+    optimizer, watch = _finetuning(settings, steps, len(learned.classes))
     if learned.maps is not None and checked.maps is not None:
-        batches = Shuffled(learned.maps, learned.classes, weights, batch_size=settings.batch_size, seed=settings.seed)
         validation = (checked.maps[0].astype(np.float32), checked.classes)
-        optimizer, watch = _finetuning(settings, len(batches), len(learned.classes))
-        phases.append(
-            fitting.fit(model.upper, batches, validation, optimizer, watch, batch_size=settings.batch_size, logs=logs)
-        )
+        second = fit(model.upper, shuffled(learned.maps, learned.classes, weights), validation, optimizer, watch)
     else:
-        logger.info("the unfrozen blocks' inputs would take %.0f MiB, so they are computed in each epoch", maps / 2**20)
-        phases.append(_finetune_online(model, train, val, chosen, weights, altered, settings, logs))
-    if phases[1].best_loss >= phases[0].best_loss:
+        logger.info("inputs of the unfrozen blocks would take %.0f MiB: computed anew in each epoch", maps / 2**20)
+        images = keras.Input(model.whole.input.shape[1:], dtype="uint8")
+        logits = keras.Model(images, model.upper(model.lower(images)))
+        endless = views.online(train, len(learned.classes), weights, altered, batch_size=settings.batch_size)
+        validation = val.batch(settings.batch_size).map(lambda pictures, labels, _: (pictures, labels)).prefetch(2)
+        second = fit(logits, endless, validation, optimizer, watch, steps=steps)
+    if second.best_loss >= first.best_loss:
         model.upper.set_weights(before)
-        return phases, phases[0].name
-    return phases, phases[1].name
+        return [first, second], first.name
+    return [first, second], second.name
 
 
-def _fit_head(
-    model: Classifier, train: Views, val: Views, weights: NDArray[np.float32], settings: Train, logs: Path
-) -> Phase:
-    head = settings.head
-    assembly.standardise(model, train.features.reshape(-1, train.features.shape[-1]))
-    batches = Shuffled(
-        train.features,
-        train.classes,
-        weights,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        passes=len(train.features),
-    )
-    optimizer = keras.optimizers.AdamW(head.learning_rate, weight_decay=head.weight_decay)
+def _head(settings: Train, images: int) -> tuple[keras.optimizers.Optimizer, Watch]:
+    """AdamW at a constant rate, and the watch of the first phase."""
+    plan = settings.head
+    optimizer = keras.optimizers.AdamW(plan.learning_rate, weight_decay=plan.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    images = len(train.classes) * batches.passes
-    watch = Watch("head", images=images, epochs=head.epochs, patience=head.patience)
-    validation = (val.features[0], val.classes)
-    return fitting.fit(model.head, batches, validation, optimizer, watch, batch_size=settings.batch_size, logs=logs)
-
-
-def _finetune_online(
-    model: Classifier,
-    train: tf.data.Dataset,
-    val: tf.data.Dataset,
-    chosen: Roles,
-    weights: NDArray[np.float32],
-    recipe: Recipe,
-    settings: Train,
-    logs: Path,
-) -> Phase:
-    size = settings.batch_size
-    steps = max(1, len(chosen.train) // size)
-    batches = views.online(train, len(chosen.train), weights, recipe, batch_size=size)
-    optimizer, watch = _finetuning(settings, steps, len(chosen.train))
-    images = keras.Input(model.whole.input.shape[1:], dtype="uint8")
-    logits = keras.Model(images, model.upper(model.lower(images)))
-    validation = val.batch(size).map(lambda pictures, labels, _: (pictures, labels)).prefetch(2)
-    return fitting.fit(logits, batches, validation, optimizer, watch, batch_size=size, logs=logs, steps=steps)
+    return optimizer, Watch("head", images=images, epochs=plan.epochs, patience=plan.patience)
 
 
 def _finetuning(settings: Train, steps: int, images: int) -> tuple[keras.optimizers.Optimizer, Watch]:

@@ -18,6 +18,7 @@ from pipeline.progress import track
 from pipeline.settings import Augment
 from pipeline.training.classifier import Classifier
 
+SHUFFLED = 4096  # images held to be drawn from; shards are in no order of classes already
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -127,20 +128,19 @@ def online(
 ) -> tf.data.Dataset:
     """Endless (altered image uint8, class, weight) batches, each epoch in a new order and with new alterations."""
     size = min(batch_size, count)
+    steps = count // size
 
     def alter(pictures: NDArray[np.uint8], names: NDArray[Any], epoch: NDArray[np.int64]) -> NDArray[np.uint8]:
         ids = [name.decode() for name in names]
         return augment.view(pictures, ids, number=int(epoch) + 1, seed=recipe.seed, settings=recipe.settings)
 
-    def one(epoch: tf.Tensor) -> tf.data.Dataset:
-        shuffled = images.shuffle(min(count, 4096), seed=recipe.seed + epoch).batch(size, drop_remainder=True)
-        return shuffled.map(lambda pictures, labels, names: prepare(epoch, pictures, labels, names))
-
-    def prepare(epoch: tf.Tensor, pictures: tf.Tensor, labels: tf.Tensor, names: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        altered = tf.numpy_function(alter, [pictures, names, epoch], tf.uint8)
+    def prepare(step: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        pictures, labels, names = batch
+        altered = tf.numpy_function(alter, [pictures, names, step // steps], tf.uint8)
         return tf.ensure_shape(altered, pictures.shape), labels, tf.gather(weights, labels)
 
-    return tf.data.Dataset.counter().flat_map(one).prefetch(2)
+    shuffled = images.shuffle(min(count, SHUFFLED), seed=recipe.seed, reshuffle_each_iteration=True)
+    return shuffled.batch(size, drop_remainder=True).repeat().enumerate().map(prepare).prefetch(2)
 
 
 def class_weights(classes: NDArray[np.int64], number: int, *, balanced: bool) -> NDArray[np.float32]:

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline import files
+from pipeline import files, runtime
 from pipeline.settings import load
-from pipeline.training import runtime
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 

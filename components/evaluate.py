@@ -8,11 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from pipeline import files, stage
+from pipeline import files, runtime, stage
 from pipeline.dataset import manifest
 from pipeline.evaluation.predictions import confusion_pairs
 from pipeline.settings import load
-from pipeline.training import runtime
 
 logger = logging.getLogger(__name__)
 

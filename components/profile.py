@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline import files, quiet, settings, stage
+from pipeline import files, runtime, settings, stage
 from pipeline.dataset import manifest
 from pipeline.errors import DataError
 from pipeline.profiling import batches, summary
@@ -32,8 +31,7 @@ def main() -> None:
         min_distance=params.profile.drift_min_distance,
     )
     # Imported late: the processes that measure images import this file, and would spend seconds on TensorFlow.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet.imports():
+    with runtime.quiet_imports():
         from pipeline.profiling import statistics
     files.write_bytes(Path("data/statistics/stats.pb"), statistics.to_bytes(statistics.compute(table)))
     files.write_json(Path("metrics/profile.json"), content)

@@ -6,10 +6,9 @@ import logging
 from collections import defaultdict
 from pathlib import Path
 
-from pipeline import files, stage
+from pipeline import files, runtime, stage
 from pipeline.dataset import assignment, manifest, splits
 from pipeline.settings import load
-from pipeline.training import runtime
 
 logger = logging.getLogger(__name__)
 SPLITS = Path("data/splits")

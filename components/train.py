@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline import files, stage
+from pipeline import files, runtime, stage
 from pipeline.settings import load
-from pipeline.training import runtime
 
 
 def main() -> None:

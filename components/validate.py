@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
-from pipeline import files, quiet, settings, stage
+from pipeline import files, runtime, settings, stage
 from pipeline.dataset import manifest
 from pipeline.profiling import batches
 
@@ -14,8 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import, which reads it
-    with quiet.imports():
+    with runtime.quiet_imports():
         from pipeline.validation.validate import validate
 
     params = settings.load(Path("params.yaml"))

@@ -255,14 +255,19 @@ def _explain_dvc(path: Path, error: BaseException) -> RefitError:
             return known
         if "is busy" in str(cause):
             return TransientError(f"The run {path.name} is busy.", fix="wait for its other stage, then run again")
-        if (status := re.search(r"exited with (-?\d+)$", str(cause))) and _by_signal(int(status[1])):
-            return TransientError(f"{error} (ended by a signal).", fix="run again: it continues where it stopped")
+        exited = re.search(r"exited with (-?\d+)$", str(cause))
+        if exited and (number := _signal(int(exited[1]))):
+            return TransientError(
+                f"The stage's process was ended by signal {number}, from outside or for want of memory.",
+                fix="run again, it continues there",
+            )
         last, cause = cause, cause.__cause__ or cause.__context__
     return DataError(f"{last}.", fix="the lines above name the cause")
 
 
-def _by_signal(status: int) -> bool:
-    return status < 0 or status > 128  # -n from Python, 128 + n from the shell in between
+def _signal(status: int) -> int | None:
+    """The signal that ended a process: -n from Python, 128 + n from the shell in between. None if none did."""
+    return -status if status < 0 else status - 128 if status > 128 else None
 
 
 def stage_names(run: Run) -> list[str]:

@@ -151,7 +151,7 @@ def _run_phases(
         images = keras.Input(model.whole.input.shape[1:], dtype="uint8")
         logits = keras.Model(images, model.upper(model.lower(images)))
         endless = views.online(train, len(learned.classes), weights, altered, batch_size=settings.batch_size)
-        validation = val.batch(settings.batch_size).map(lambda pictures, labels, _: (pictures, labels)).prefetch(2)
+        validation = views.unaltered(val, len(checked.classes), batch_size=settings.batch_size)
         second = fit(logits, endless, validation, optimizer, watch, steps=steps)
     if second.best_loss >= first.best_loss:
         model.upper.set_weights(before)

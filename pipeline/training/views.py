@@ -143,6 +143,13 @@ def online(
     return shuffled.batch(size, drop_remainder=True).repeat().enumerate().map(prepare).prefetch(2)
 
 
+def unaltered(images: tf.data.Dataset, count: int, *, batch_size: int) -> tf.data.Dataset:
+    """(image uint8, class) batches of all `count` images, once, in their order."""
+    batches = images.batch(batch_size).map(lambda pictures, labels, _: (pictures, labels)).prefetch(2)
+    # Shards are filtered, so tf.data does not know the length, and Keras would warn that data ran out.
+    return batches.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
+
+
 def class_weights(classes: NDArray[np.int64], number: int, *, balanced: bool) -> NDArray[np.float32]:
     """Float32 [number], mean 1 over the images: N / (number * images of the class), or ones."""
     counts = np.bincount(classes, minlength=number)

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import profile, validate
-from pipeline import files, quiet, stage
+from pipeline import files, runtime, stage
 from pipeline.dataset import manifest, store
 
-with quiet.imports():
+with runtime.quiet_imports():
     import pipeline.profiling.statistics
     import pipeline.validation.validate  # noqa: F401  (so that no test is the one that pays for it)
 

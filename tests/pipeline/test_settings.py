@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_a_wrong_override_is_named_with_what_was_expected(override: str, words: 
 
 def test_an_unknown_key_in_the_file_is_named_with_the_closest_one(tmp_path: Path) -> None:
     wrong = tmp_path / "params.yaml"
-    wrong.write_text(PARAMS.read_text().replace("  patience: 4", "  patiense: 4"))
+    wrong.write_text(re.sub(r"(finetune:.*?)patience", r"\1patiense", PARAMS.read_text(), flags=re.DOTALL))
     with pytest.raises(SettingsError, match=r"train\.finetune\.patiense, did you mean train\.finetune\.patience"):
         load(wrong)
 

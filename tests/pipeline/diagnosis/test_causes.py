@@ -95,7 +95,7 @@ def test_training_that_still_improves_at_its_last_epoch_ended_too_early() -> Non
     cause = only(list(fitting.find(unfinished(SOUND.train.finetune.epochs))), "training ended too early")
     # From 0.70 to 0.55 in the last three epochs.
     assert cause.score == pytest.approx((0.15 / 0.7 - 0.01) / 0.19, abs=0.08)
-    assert cause.change == {"train.finetune.epochs": 20}
+    assert cause.change == {"train.finetune.epochs": 2 * SOUND.train.finetune.epochs}
     assert scores(list(fitting.find(unfinished(SOUND.train.finetune.epochs - 1)))) == {}
 
 
@@ -128,7 +128,7 @@ def test_fine_tuning_that_harms() -> None:
     facts = poor(phases=(phase("head", val_loss=0.2), phase("finetune", val_loss=0.3)), kept_phase="head")
     cause = only(list(transfer.find(facts)), "fine-tuning harms")
     assert cause.score == pytest.approx(1)
-    assert cause.change == {"train.finetune.learning_rate": 5e-05}
+    assert cause.change == {"train.finetune.learning_rate": SOUND.train.finetune.learning_rate / 4}
 
 
 def test_weak_classes_are_weak_beyond_chance() -> None:

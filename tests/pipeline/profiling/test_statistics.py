@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from pipeline import quiet
+from pipeline import runtime
 from tests.pipeline.profiling.tables import table
 
-with quiet.imports():
+with runtime.quiet_imports():
     from pipeline.profiling import statistics
 
 

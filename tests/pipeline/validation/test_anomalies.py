@@ -6,12 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import quiet
+from pipeline import runtime
 from pipeline.dataset.images import FORMATS
 from pipeline.validation.verdict import Finding
 from tests.pipeline.profiling.tables import table
 
-with quiet.imports():
+with runtime.quiet_imports():
     import tensorflow_data_validation as tfdv
 
     from pipeline.profiling import statistics

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import quiet
+from pipeline import runtime
 from pipeline.settings import Validate
 from pipeline.validation.verdict import Finding
 from tests.pipeline.profiling.tables import table
 
-with quiet.imports():
+with runtime.quiet_imports():
     from pipeline.validation import expectations, pages
 
 LIMITS = Validate(

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import warnings
 
 import pytest
 
-from pipeline import quiet
+from pipeline import runtime
 
 
 def test_chatter_is_silenced_and_comes_back(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with quiet.imports():
+    with runtime.quiet_imports():
         logging.getLogger("library").warning("optional package not found")
         warnings.warn("this Python is old", FutureWarning, stacklevel=1)
         print("visualisation will not function", file=sys.stderr)
@@ -24,7 +25,24 @@ def test_chatter_is_silenced_and_comes_back(
 
 
 def test_an_import_that_fails_still_fails() -> None:
-    with pytest.raises(ModuleNotFoundError), quiet.imports():
+    with pytest.raises(ModuleNotFoundError), runtime.quiet_imports():
         import a_library_that_is_not_there  # noqa: F401
 
     assert logging.root.manager.disable == logging.NOTSET
+
+
+SCRIPT = """
+import logging, sys
+logging.basicConfig(level=logging.INFO)
+from pipeline import runtime
+runtime.prepare()
+assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+import keras
+keras.ops.sum([1.0])
+"""
+
+
+def test_tensorflow_starts_in_silence() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+
+    assert done.stdout + done.stderr == ""

@@ -1,0 +1,40 @@
+"""What must be in place before heavy libraries are imported. Imports none of them itself."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+
+
+def prepare() -> None:
+    """Silence TensorFlow's startup chatter and let its GPU memory grow. Call before the first `import keras`.
+
+    What the user has set in the environment stays.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # level 2 still reports CUDA plugins registered twice
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it reports each asset it writes, each function traced
+    # google.api_core tells at every start when it will stop supporting this Python.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Silence what Great Expectations, TFDV and Beam write while they are imported; errors still come through.
+
+    They log some 300 lines about their own registries, warn of the age of Python and miss IPython: nothing that a
+    user can act upon, and it buries the one line that a failing stage ends with.
+    """
+    prepare()
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)

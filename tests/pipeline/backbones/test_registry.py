@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline import settings
+from pipeline.backbones import registry
+from pipeline.backbones.scaling import InputScaling
+from pipeline.errors import ModelError, SettingsError
+
+NAMES = (
+    "convnext_tiny",
+    "efficientnet_lite0",
+    "efficientnet_v2_b0",
+    "inception_resnet_v2",
+    "inception_v3",
+    "mobilenet_v2",
+    "resnet50",
+)
+TRAIN = settings.load(settings.code_root() / "params.yaml").train
+
+
+def test_the_names() -> None:
+    assert tuple(entry.name for entry in registry.entries()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_backbone_builds_at_its_minimum_and_can_be_cut_where_it_says(name: str) -> None:
+    entry = registry.get(name)
+
+    backbone = registry.build(entry, weights="none", size=entry.minimum_size)
+
+    assert backbone.input.shape[1:] == (entry.minimum_size, entry.minimum_size, 3)
+    assert len(backbone.output.shape) == 4
+    order = [layer.name for layer in backbone.layers]
+    places = [order.index(end) for end in entry.block_ends]
+    assert places == sorted(places), "blocks are not in the order from stem to top"
+    for end in {entry.block_ends[0], entry.block_ends[len(places) // 2], *entry.block_ends[-4:]}:
+        # Keras refuses this where data flows past the cut.
+        keras.Model(backbone.get_layer(end).output, backbone.output)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("mobilenet_v2", keras.applications.mobilenet_v2),
+        ("inception_v3", keras.applications.inception_v3),
+        ("inception_resnet_v2", keras.applications.inception_resnet_v2),
+        ("resnet50", keras.applications.resnet50),
+    ],
+    ids=["mobilenet_v2", "inception_v3", "inception_resnet_v2", "resnet50"],
+)
+def test_the_scaling_is_that_of_keras(name: str, module: object) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 4, 4, 3), np.uint8)
+
+    scaled = InputScaling(registry.get(name).scaling)(pixels)
+
+    np.testing.assert_allclose(scaled, module.preprocess_input(pixels.astype(np.float32)), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "constructor"),
+    [
+        ("efficientnet_v2_b0", keras.applications.EfficientNetV2B0),
+        ("convnext_tiny", keras.applications.ConvNeXtTiny),
+    ],
+    ids=["efficientnet_v2_b0", "convnext_tiny"],
+)
+def test_the_scaling_is_that_of_models_that_scale_themselves(name: str, constructor: object) -> None:
+    entry = registry.get(name)
+    ours = registry.build(entry, weights="none", size=32)
+    theirs = constructor(weights=None, include_top=False, input_shape=(32, 32, 3), include_preprocessing=True)
+    scaling = [w for layer in theirs.layers if isinstance(layer, keras.layers.Normalization) for w in layer.weights]
+    learned = [w for w in theirs.weights if all(w is not other for other in scaling)]
+    for target, source in zip(learned, ours.weights, strict=True):
+        target.assign(source)
+    pixels = np.random.default_rng(5).integers(0, 256, (1, 32, 32, 3), np.uint8)
+
+    expected = keras.ops.convert_to_numpy(theirs(pixels.astype(np.float32)))
+
+    assert expected.std() > 1e-4
+    np.testing.assert_allclose(ours(InputScaling(entry.scaling)(pixels)), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"), [("resnet_50", "did you mean resnet50"), ("zzz", "got 'zzz'")], ids=["close", "far"]
+)
+def test_an_unknown_backbone_is_answered_with_the_known_ones(name: str, guess: str) -> None:
+    with pytest.raises(SettingsError, match=guess) as caught:
+        registry.get(name)
+    for known in NAMES:
+        assert known in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"backbone": "inception_v3", "input_size": 64}, r"train\.input_size: inception_v3 needs at least 75, got 64"),
+        (
+            {"backbone": "inception_v3", "finetune": TRAIN.finetune.model_copy(update={"blocks": 12})},
+            r"train\.finetune\.blocks: inception_v3 has 11 blocks, got 12",
+        ),
+    ],
+    ids=["too small", "too many blocks"],
+)
+def test_settings_that_a_backbone_cannot_follow(change: dict[str, object], problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        registry.check(TRAIN.model_copy(update=change))
+
+
+def test_a_weights_file_is_loaded(tmp_path: Path) -> None:
+    entry = registry.get("efficientnet_lite0")
+    original = registry.build(entry, weights="none", size=32)
+    original.save_weights(tmp_path / "mine.weights.h5")
+
+    loaded = registry.build(entry, weights=str(tmp_path / "mine.weights.h5"), size=64)
+
+    for ours, theirs in zip(loaded.weights, original.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    registry.build(registry.get("mobilenet_v2"), weights="none", size=32).save_weights(tmp_path / "m.weights.h5")
+
+    with pytest.raises(ModelError, match=r"m\.weights\.h5 holds no weights for efficientnet_lite0"):
+        registry.build(registry.get("efficientnet_lite0"), weights=str(tmp_path / "m.weights.h5"), size=32)
+
+
+@pytest.mark.parametrize("content", [None, b"no weights"], ids=["missing", "not a weights file"])
+def test_a_file_without_weights_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "w.weights.h5"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(ModelError, match=r"w\.weights\.h5"):
+        registry.build(registry.get("efficientnet_lite0"), weights=str(path), size=32)
+
+
+def test_a_failed_download_says_what_to_do_instead() -> None:
+    def offline(size: int, *, pretrained: bool) -> keras.Model:
+        raise Exception("URL fetch failure: Name or service not known")  # what Keras raises, of this very class
+
+    entry = replace(registry.get("mobilenet_v2"), build=offline)
+
+    with pytest.raises(ModelError, match=r"URL fetch failure.*Fix: connect.*train\.weights"):
+        registry.build(entry, weights="imagenet", size=32)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from pipeline import files, settings
+from pipeline.backbones import registry
+from pipeline.dataset import records
+from pipeline.errors import DataError, ModelError
+from pipeline.settings import Train
+from pipeline.training import export, trainer
+from tests.pipeline.training import tiny, workspace
+
+PARAMS = settings.read_params(settings.code_root() / "params.yaml")
+
+
+def quick(*overrides: str) -> Train:
+    """A tiny backbone on thumbnails: two epochs a phase, one block."""
+    quickened = [
+        "train.backbone=tiny",
+        f"train.input_size={tiny.SIZE}",
+        "train.batch_size=8",
+        "train.head.views=1",
+        "train.head.epochs=2",
+        "train.head.learning_rate=0.01",
+        "train.finetune.blocks=1",
+        "train.finetune.epochs=2",
+    ]
+    return settings.parse(settings.with_overrides(PARAMS, [*quickened, *overrides])).train
+
+
+def train(root: Path, part: str, chosen: Train, name: str = "run") -> tuple[Path, dict[str, Any]]:
+    models, logs = root / name / "models", root / name / "logs"
+    models.mkdir(parents=True)
+    logs.mkdir()
+    table = files_table(root)
+    trainer.train(part, chosen, assignment=table, shards=root / "data/shards", models=models, logs=logs)
+    return models, files.read_json(models / "history.json")
+
+
+def files_table(root: Path) -> pa.Table:
+    return pa.parquet.read_table(root / "data/assignment.parquet")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    """The tiny backbone in the place of the real ones, which take minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_entries", lambda: (tiny.ENTRY,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("workspace")
+    workspace.write(root)
+    return root
+
+
+def test_a_fold_is_neither_learned_from_nor_stopped_by(root: Path) -> None:
+    table = files_table(root)
+    rows = {row["image_id"]: row for row in table.to_pylist()}
+
+    roles = trainer.roles(table, "fold-1", 3)
+
+    assert len(roles.train) == 12
+    assert len(roles.val) == 3
+    assert {(rows[image]["split"], rows[image]["fold"]) for image in roles.train} == {("train", 0)}
+    assert {(rows[image]["split"], rows[image]["fold"]) for image in roles.val} == {("val", 0)}
+    assert all(rows[image]["class"] == number for image, number in {**roles.train, **roles.val}.items())
+
+
+def test_the_final_part_learns_from_all_folds_and_never_from_test_or_quarantine(root: Path) -> None:
+    table = files_table(root)
+    quarantined = pa.Table.from_pylist(
+        [row | {"split": "quarantine" if row["group"] == "red-0" else row["split"]} for row in table.to_pylist()]
+    )
+    rows = {row["image_id"]: row for row in quarantined.to_pylist()}
+
+    roles = trainer.roles(quarantined, "final", 3)
+
+    assert len(roles.train) == 23
+    assert {rows[image]["split"] for image in roles.train} == {"train"}
+    assert {rows[image]["split"] for image in roles.val} == {"val"}
+
+
+@pytest.mark.parametrize(
+    ("gone", "problem"),
+    [
+        (lambda row: row["split"] == "train" and row["label"] == "green", "training images of every class.*number 1"),
+        (lambda row: row["split"] == "val", "validation images, found none"),
+    ],
+    ids=["a class without training images", "no validation images"],
+)
+def test_parts_that_cannot_be_trained(root: Path, gone: Any, problem: str) -> None:
+    left = pa.Table.from_pylist([row for row in files_table(root).to_pylist() if not gone(row)])
+
+    with pytest.raises(DataError, match=problem):
+        trainer.roles(left, "final", 3)
+
+
+def test_the_final_part_is_trained_recorded_and_exported(root: Path) -> None:
+    models, history = train(root, "final", quick("train.head.epochs=20"), "final")
+
+    assert [phase["name"] for phase in history["phases"]] == ["head", "finetune"]
+    for phase in history["phases"]:
+        lengths = {len(phase[curve]) for curve in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        assert lengths == {len(phase["loss"])}
+        assert phase["val_loss"][phase["best_epoch"]] == min(phase["val_loss"])
+    assert history["classes"] == list(workspace.CLASSES)
+    assert history["images"] == {"train": 24, "val": 6}
+    best = {phase["name"]: min(phase["val_loss"]) for phase in history["phases"]}
+    assert history["kept_phase"] == min(best, key=best.__getitem__)
+
+    index = records.load_index(root / "data/shards")
+    ids = {row["image_id"]: row["class"] for row in files_table(root).to_pylist() if row["split"] in {"val", "test"}}
+    pictures, classes, _ = zip(
+        *records.dataset(root / "data/shards", index, ids, size=tiny.SIZE).as_numpy_iterator(), strict=True
+    )
+    model = export.load(models / "model.keras")
+    answers = model.predict_on_batch(np.stack(pictures))
+    assert np.mean(answers.argmax(axis=1) == np.array(classes)) >= 8 / 9
+    assert export.class_names(model) == workspace.CLASSES
+    served = tf.saved_model.load(str(models / "saved_model"))
+    assert set(served.signatures) == {"serving_default", "encoded"}
+    assert list((root / "final/logs").rglob("events.out.tfevents*"))
+
+
+@pytest.fixture(scope="module")
+def fold(root: Path, registered: None) -> tuple[Path, dict[str, Any]]:
+    return train(root, "fold-0", quick(), "fold")
+
+
+def test_the_same_seed_gives_the_same_model(root: Path, fold: tuple[Path, dict[str, Any]]) -> None:
+    models, history = train(root, "fold-0", quick(), "again")
+
+    for phase, again in zip(fold[1]["phases"], history["phases"], strict=True):
+        assert {**phase, "seconds": 0} == {**again, "seconds": 0}
+    for one, other in zip(_weights(fold[0]), _weights(models), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_blocks_whose_inputs_fit_no_memory_are_trained_online(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trainer, "CACHE_BYTES", 1)
+
+    with caplog.at_level("INFO"):
+        _, history = train(root, "fold-0", quick(), "online")
+
+    assert any("computed anew in each epoch" in message for message in caplog.messages)
+    assert len(history["phases"][1]["val_loss"]) == 2
+
+
+def test_a_second_phase_that_makes_it_worse_is_undone(root: Path, fold: tuple[Path, dict[str, Any]]) -> None:
+    """At this rate the last block is wrecked. The first phase is that of `fold`, which had the same seed."""
+    models, history = train(root, "fold-0", quick("train.finetune.learning_rate=5.0"), "worse")
+
+    head, finetune = history["phases"]
+    assert min(finetune["val_loss"]) >= min(head["val_loss"])
+    assert history["kept_phase"] == "head"
+    kept, _ = train(root, "fold-0", quick("train.finetune.blocks=0"), "head-only")
+    backbone = export.load(models / "model.keras").get_layer("tiny")
+    untouched = export.load(kept / "model.keras").get_layer("tiny")
+    for one, other in zip(backbone.get_weights(), untouched.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_no_blocks_means_no_second_phase(root: Path) -> None:
+    _, history = train(root, "fold-1", quick("train.finetune.blocks=0"), "frozen")
+
+    assert [phase["name"] for phase in history["phases"]] == ["head"]
+    assert history["kept_phase"] == "head"
+
+
+def test_training_that_diverges_leaves_no_model(root: Path) -> None:
+    with pytest.raises(ModelError, match=r"train\.head\.learning_rate"):
+        train(root, "fold-0", quick("train.head.learning_rate=1.0e+38"), "diverged")
+
+    assert not (root / "diverged/models/model.keras").exists()
+
+
+def _weights(models: Path) -> list[np.ndarray]:
+    return export.load(models / "model.keras").get_weights()

@@ -1,0 +1,49 @@
+"""A backbone of three small blocks with all that matters: BatchNorm, a residual, and cuts between the blocks."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from pipeline.backbones.registry import Backbone
+from pipeline.training import classifier
+from pipeline.training.classifier import Classifier
+
+CLASSES = ("blue", "green", "red")
+SIZE = 16
+
+
+def build(size: int, *, pretrained: bool) -> keras.Model:
+    inputs = keras.Input((size, size, 3))
+    x = layers.Conv2D(6, 3, strides=2, padding="same", name="stem_conv")(inputs)
+    x = layers.ReLU(name="stem")(layers.BatchNormalization(name="stem_bn")(x))
+    y = layers.BatchNormalization(name="block_bn")(layers.Conv2D(6, 3, padding="same", name="block_conv")(x))
+    x = layers.Add(name="block")([x, layers.ReLU()(y)])
+    x = layers.BatchNormalization(name="top_bn")(layers.Conv2D(8, 1, name="top_conv")(x))
+    model = keras.Model(inputs, layers.ReLU()(x), name="tiny")
+    for number, layer in enumerate(layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)):
+        random = np.random.default_rng(number)
+        layer.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    return model
+
+
+ENTRY = Backbone("tiny", build, scaling="tf", native_size=SIZE, minimum_size=8, block_ends=("stem", "block"))
+
+
+def make(blocks: int, *, seed: int = 0, dropout: float = 0.0) -> Classifier:
+    keras.utils.set_random_seed(seed)
+    return classifier.build(build(SIZE, pretrained=False), ENTRY, classes=CLASSES, blocks=blocks, dropout=dropout)
+
+
+def pictures(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images whose strongest channel tells their class; classes int64; ids."""
+    classes = np.arange(count, dtype=np.int64) % 3
+    images = np.random.default_rng(seed).integers(0, 120, (count, SIZE, SIZE, 3), np.uint8)
+    images[np.arange(count), :, :, 2 - classes] += 100
+    return images, classes, [f"{seed}-{i}" for i in range(count)]
+
+
+def dataset(count: int, seed: int = 0) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices(pictures(count, seed))

@@ -7,6 +7,7 @@ import sys
 
 from embedded import server
 from embedded.client import ApiError
+from embedded.config import USER
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
     except (server.ServerError, ApiError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"Airflow: {started.url}   user {server.USER}, password {started.password}")
+    print(f"Airflow: {started.url}   user {USER}, password {started.password}")
     print(f"Runs:    {home / 'runs'}")
     return 0
 

@@ -22,14 +22,17 @@ from rich.text import Text
 
 from embedded import digits, server
 from embedded.client import ApiError, Client, TaskInstance
+from embedded.config import USER
 from embedded.progress import watch
 
 DAG_ID = "retrain"
 MODEL = "digits"
-# A quick recipe: scans of 8×8 pixels need no large input, and a mirrored digit is no digit.
+# A quick recipe: scans of 8×8 pixels need no large input. And a mirrored digit is no digit.
 SETTINGS = [
     f"promote.model={MODEL}",
+    "train.parts=[fold-0, fold-1, final]",
     "train.input_size=64",
+    "train.finetune.epochs=6",
     "train.augment.horizontal_flip=false",
 ]
 LOG_LINES = 20
@@ -40,7 +43,7 @@ class DemoFailed(Exception):
 
 
 def main() -> int:
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     folder = Path(".demo").absolute()
@@ -71,10 +74,10 @@ def _demo(console: Console, folder: Path, home: Path) -> None:
         shutil.rmtree(folder)
     inbox = folder / "inbox"
     first = digits.deliver(inbox, late=False)
-    console.print(f"[bold]{first} scanned digits[/] (8×8 pixels, 10 classes) were delivered to {inbox}.")
+    console.print(f"[bold]{first} scanned digits[/] (8×8 pixels, 10 classes) were delivered to {inbox}", soft_wrap=True)
     with console.status("Starting Airflow (SQLite, 127.0.0.1 only)"):
         airflow = server.start(home)
-    console.print(f"Airflow runs at {airflow.url}   user {server.USER}, password {airflow.password}\n")
+    console.print(f"Airflow runs at {airflow.url}   user {USER}, password {airflow.password}\n")
 
     with airflow.client() as client:
         client.unpause(DAG_ID)

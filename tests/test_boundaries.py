@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,11 +59,19 @@ def test_a_stage_declares_all_code_that_it_imports(stage: str) -> None:
     )
 
 
-def imported_by(statement: str) -> set[str]:
-    """Top-level packages in a fresh interpreter after `statement`."""
-    code = f"import sys; {statement}; print(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    return set(done.stdout.split())
+@pytest.fixture
+def imported_by(tmp_path: Path) -> Callable[[str], set[str]]:
+    """Top-level packages in a fresh interpreter after a statement."""
+
+    def call(statement: str) -> set[str]:
+        code = f"import sys; {statement}; print(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+        environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}  # importing Airflow makes it a home
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+        )
+        return set(done.stdout.split())
+
+    return call
 
 
 HEAVY = {"tensorflow", "keras", "tensorflow_data_validation", "great_expectations", "airflow", "sklearn", "dvc"}
@@ -80,15 +90,15 @@ HEAVY = {"tensorflow", "keras", "tensorflow_data_validation", "great_expectation
         "pipeline.profiling.features",
     ],
 )
-def test_light_modules_stay_light(module: str) -> None:
+def test_light_modules_stay_light(module: str, imported_by: Callable[[str], set[str]]) -> None:
     assert not imported_by(f"import {module}") & HEAVY
 
 
-def test_dag_files_import_nothing_of_the_pipeline() -> None:
+def test_dag_files_import_nothing_of_the_pipeline(imported_by: Callable[[str], set[str]]) -> None:
     loaded = imported_by("sys.path.insert(0, 'dags'); import retrain")
     assert not loaded & {"pipeline", "components", "tensorflow", "keras", "boto3", "dvc", "pandas"}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "components").glob("[a-z]*.py")))
-def test_importing_a_component_does_no_work(name: str) -> None:
+def test_importing_a_component_does_no_work(name: str, imported_by: Callable[[str], set[str]]) -> None:
     assert "airflow" not in imported_by(f"import components.{name}")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,16 +152,26 @@ def test_an_unknown_setting_fails_the_start(client: Client) -> None:
     assert (state, tasks["start"]) == ("failed", "failed")
 
 
+def command(process: psutil.Process) -> str:
+    """Its command line; empty once it has ended, also while nobody has taken note of that yet (a zombie)."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # ZombieProcess is one
+        return ""
+
+
 def test_stopping_ends_a_running_task_too(client: Client, home: Path, tmp_path: Path) -> None:
     """Last in this file: it stops the server that the tests before share."""
     draw(tmp_path / "photos", range(6))
     client.trigger("retrain", {"source": str(tmp_path / "photos"), "set": ["promote.model=stopped"]})
-    while not any("refit" in " ".join(process.cmdline()) for process in server.processes(home)):
-        pass
+    deadline = time.monotonic() + 60
+    while not any("refit" in command(process) for process in server.processes(home)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     everything = server.processes(home)
     assert server.stop(home)
     assert server.processes(home) == []
-    assert not any(process.is_running() for process in everything)
+    assert [command(process) for process in everything if command(process)] == []
     assert not server.stop(home)
 
 

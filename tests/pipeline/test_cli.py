@@ -69,7 +69,7 @@ def test_a_source_that_is_missing_empty_or_without_classes(refit: Refit, source:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda source: shutil.rmtree(source / "dog"), "1 class"),
+        (lambda source: shutil.rmtree(source / "dog"), "found only the class"),
         (lambda source: [path.unlink() for path in sorted((source / "dog").iterdir())[:4]], "fewer than"),
     ],
     ids=["one class only", "fewer images than folds"],

@@ -39,10 +39,10 @@ def main() -> None:
         splits.Shares(salt, settings.shard.val_share, settings.shard.test_share, settings.shard.min_per_class),
     )
     if new:
-        files.write_table(SPLITS / f"{max(batches)}.parquet", assignment.placed_table(new, salt))
-    earlier = records.load_index(SHARDS).classes if (SHARDS / records.INDEX).exists() else ()
-    classes = assignment.class_names(rows["label"].to_pylist(), earlier)
+        files.write_table(SPLITS / f"{list(batches)[-1]}.parquet", assignment.placed_table(new, salt))
+    classes = assignment.class_names(rows["label"].to_pylist(), records.read_index(SHARDS).classes)
     table = assignment.assign(rows, {**placed, **new}, classes, settings.train.folds)
+    assignment.check_trainable(table)
 
     written: dict[str, list[records.Row]] = defaultdict(list)
     for row in table.to_pylist():

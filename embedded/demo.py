@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import httpx
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -174,7 +175,7 @@ def _explain(console: Console, run: Path) -> None:
     for heading in ("", "rule", "why"):
         rules.add_column(heading)
     for rule in decision["rules"]:
-        rules.add_row("[green]pass[/]" if rule["passed"] else "[red]fail[/]", rule["rule"], rule["explanation"])
+        rules.add_row("[green]pass[/]" if rule["passed"] else "[red]fail[/]", rule["rule"], escape(rule["explanation"]))
     console.print(rules)
     colour = "green" if promotion["promoted"] else "yellow"
     console.print(f"[bold {colour}]{decision['summary']}[/]")

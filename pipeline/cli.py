@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline import files, runs
@@ -23,8 +24,8 @@ from pipeline.errors import RefitError, TransientError
 from pipeline.promotion.promote import promote as carry_out
 from pipeline.report.build import build as build_report
 from pipeline.runs import Run
-from pipeline.settings import code_root, read_params, with_overrides
-from pipeline.stage import explain
+from pipeline.settings import code_root, parse, read_params, with_overrides
+from pipeline.stage import explain, record_failure
 
 EXIT_NOTHING_NEW = 99
 
@@ -76,7 +77,7 @@ def _run(current: Run, force: bool) -> None:
     with _reporting(current), runs.driving(current):
         for number, target in enumerate(targets, start=1):
             console.rule(f"{target}  [dim]{number} of {len(targets)}[/]", align="left", style="dim")
-            if not runs.reproduce(current, target):
+            if not runs.reproduce(current, target, force=force):
                 console.print("  [dim]up to date[/]")
             if target == "ingest" and runs.nothing_new(current) and not force:
                 _say_nothing_new(current)
@@ -118,10 +119,10 @@ def stage(
         if target not in known:
             raise typer.BadParameter(f"{target!r} is no stage of this run; there are: {', '.join(known)}")
         with _reporting(current):
-            if name == runs.PROMOTE:
-                _say_outcome(current, _promote(current))
-                return
             with _failure_recorded(current):
+                if name == runs.PROMOTE:
+                    _say_outcome(current, _promote(current))
+                    return
                 runs.reproduce(current, target)
             if name == "ingest" and runs.nothing_new(current) and skip_if_nothing_new:
                 _say_nothing_new(current)
@@ -150,9 +151,8 @@ def models(model: Annotated[str, typer.Option(help="Name of the classifier.")] =
         table.add_row(str(version), card["run_id"], f"{card['test']['balanced_accuracy']:.3f}", mark)
     console.print(table)
     for move in registry.history():
-        console.print(
-            f"[dim]{move['at']}[/] {move['previous'] or 'none'} → {move['version']} by {move['by']}: {move['reason']}"
-        )
+        change = f"{move['previous'] or 'none'} → {move['version']} by {move['by']}"
+        console.print(f"[dim]{move['at']}[/] {change}: {escape(move['reason'])}")
 
 
 @app.command()
@@ -183,10 +183,14 @@ def backbones() -> None:
 
 def _params(source: str | None, model: str | None, overrides: list[str] | None) -> dict[str, Any]:
     params = with_overrides(read_params(code_root() / "params.yaml"), overrides or [])
+    parse(params)
     if source is not None:
-        params["ingest"]["source"] = source if "://" in source else str(Path(source).expanduser().absolute())
+        params["ingest"]["source"] = source
     if model is not None:
         params["promote"]["model"] = model
+    place = params["ingest"]["source"]
+    if place is not None and "://" not in place:  # a run's stages work in another directory than this one
+        params["ingest"]["source"] = str(Path(place).expanduser().absolute())
     if params["train"]["weights"] not in (catalogue.IMAGENET, catalogue.NONE):
         params["train"]["weights"] = str(Path(params["train"]["weights"]).expanduser().absolute())
     return params
@@ -219,7 +223,8 @@ def _failure_recorded(current: Run) -> Iterator[None]:
         yield
     except TransientError:
         raise
-    except RefitError:
+    except RefitError as error:
+        record_failure(current.path, error)
         current.update(status=runs.FAILED)
         raise
 
@@ -256,23 +261,29 @@ def _fail(error: RefitError) -> None:
 
 
 def _say_nothing_new(current: Run) -> None:
-    parent = current.record["parent"]
     current.update(status=runs.NOTHING_NEW)
-    outcome = runs.find(parent).record["status"]
+    before = runs.decided(current)
+    last = files.read_json(current.path / "metrics/ingest.json")["batches"][-1]
+    if last["batch"] not in _batches_of(before):
+        console.print(f"{sum(last['quarantined'].values())} new files are quarantined; the report says why.")
     console.print(
-        f"[bold]Nothing new[/] since run {parent} ({outcome}): same images, params and code. Nothing was trained. "
-        "`refit run --force` trains anyway."
+        f"[bold]Nothing new[/] since run {before.run_id} ({before.record['status']}): same images, params and code. "
+        "Nothing was trained. `refit run --force` trains anyway."
     )
+
+
+def _batches_of(run: Run) -> set[str]:
+    return {batch["batch"] for batch in files.read_json(run.path / "metrics/ingest.json")["batches"]}
 
 
 def _say_outcome(current: Run, promotion: dict[str, Any]) -> None:
     decision = files.read_json(current.path / "decision.json")
     table = Table("", "rule", "why", box=None, header_style="bold", title_justify="left")
     for rule in decision["rules"]:
-        table.add_row("[green]pass[/]" if rule["passed"] else "[red]fail[/]", rule["rule"], rule["explanation"])
+        table.add_row("[green]pass[/]" if rule["passed"] else "[red]fail[/]", rule["rule"], escape(rule["explanation"]))
     console.print(table)
     colour = "green" if promotion["promoted"] else "yellow"
-    console.print(f"[{colour} bold]{decision['summary']}[/]")
+    console.print(f"[{colour} bold]{escape(decision['summary'])}[/]")
     if promotion["promoted"]:
         console.print(f"Version [bold]{promotion['version']}[/] of {current.record['model']} is live.")
     console.print(f"Report: {current.path / 'report.html'}", soft_wrap=True)

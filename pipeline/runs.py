@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ from pipeline.stage import DONE, FAILURE, explain, record_failure
 
 RUNNING, INTERRUPTED, FAILED = "running", "interrupted", "failed"
 NOTHING_NEW, REFUSED, PROMOTED = "nothing_new", "refused", "promoted"
-GOOD = {REFUSED, PROMOTED}  # a run that reached a decision: later runs build on its data
+DECIDED = {REFUSED, PROMOTED}
+BASES = {*DECIDED, NOTHING_NEW}  # later runs build on the data of these; nothing new may still mean new quarantine
 
 PROMOTE = "promote"  # the one step that acts on the world, hence no stage of the graph
 MINIMUM_FREE_BYTES = 200 << 20  # a model with its optimizer's checkpoints, shards of a small batch, DVC's database
@@ -42,9 +44,9 @@ _DVC_CONFIG = """\
     no_scm = true
     analytics = false
     check_update = false
-    site_cache_dir = {home}/cache/site
+    site_cache_dir = "{home}/cache/site"
 [cache]
-    dir = {home}/cache
+    dir = "{home}/cache"
     type = "reflink,hardlink,copy"
 """
 
@@ -98,14 +100,21 @@ def find(run_id: str) -> Run:
 
 def all_runs() -> list[Run]:
     """Oldest first."""
-    found = [Run(path.parent) for path in (refit_home() / "runs").glob("*/run.json")]
+    found = [Run(path.parent) for path in (refit_home() / "runs").glob("[!.]*/run.json")]
     return sorted(found, key=lambda run: (run.record["created_at"], run.run_id))
 
 
 def parent_of(model: str) -> Run | None:
-    """The last run of this model that reached a decision."""
-    good = [run for run in all_runs() if run.record["status"] in GOOD and run.record["model"] == model]
-    return good[-1] if good else None
+    """The last run of this model that ended as it should."""
+    bases = [run for run in all_runs() if run.record["status"] in BASES and run.record["model"] == model]
+    return bases[-1] if bases else None
+
+
+def decided(run: Run) -> Run:
+    """The run whose decision stands for `run`'s data: itself, or the one before that found something new."""
+    while run.record["status"] == NOTHING_NEW:
+        run = find(run.record["parent"])
+    return run
 
 
 def interrupted(params: Mapping[str, Any]) -> Run | None:
@@ -181,9 +190,12 @@ def _check_out(path: Path) -> None:
 
     Going on without them would look like success: the whole source would be ingested anew and its test set redrawn.
     """
-    stages = list(yaml.safe_load((path / "dvc.lock").read_text())["stages"])
+    lock = yaml.safe_load((path / "dvc.lock").read_text())
+    # The parent may have had other stages: more folds, an older graph.
+    lock["stages"] = {name: lock["stages"][name] for name in stage_names(Run(path)) if name in lock["stages"]}
+    (path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     with _repo(path) as repo, contextlib.chdir(path):
-        repo.checkout(targets=stages, force=True)
+        repo.checkout(targets=list(lock["stages"]), force=True)
 
 
 def require_space() -> None:
@@ -257,12 +269,17 @@ def _explain_dvc(path: Path, error: BaseException) -> RefitError:
             return TransientError(f"The run {path.name} is busy.", fix="wait for its other stage, then run again")
         exited = re.search(r"exited with (-?\d+)$", str(cause))
         if exited and (number := _signal(int(exited[1]))):
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt  # DVC ignores it while a stage runs, so only the stage has felt it
             return TransientError(
                 f"The stage's process was ended by signal {number}, from outside or for want of memory.",
                 fix="run again, it continues there",
             )
         last, cause = cause, cause.__cause__ or cause.__context__
-    return DataError(f"{last}.", fix="the lines above name the cause")
+    return DataError(
+        f"DVC stopped with {type(last).__name__}: {last}.",
+        fix="mend the cause that the lines above name",
+    )
 
 
 def _signal(status: int) -> int | None:
@@ -277,7 +294,7 @@ def stage_names(run: Run) -> list[str]:
     return [target for name in graph for target in ([f"train@{part}" for part in parts] if name == "train" else [name])]
 
 
-def reproduce(run: Run, target: str) -> bool:
+def reproduce(run: Run, target: str, *, force: bool = False) -> bool:
     """Bring one stage up to date with `dvc repro --single-item`; False if it was already.
 
     Raises the `RefitError` that the stage ended with. A stage that was killed leaves the run as it was before.
@@ -288,7 +305,7 @@ def reproduce(run: Run, target: str) -> bool:
     _done(run, target).unlink(missing_ok=True)
     try:
         with _repo(run.path) as repo, contextlib.chdir(run.path):
-            changed = bool(repo.reproduce(targets=[target], single_item=True))
+            changed = bool(repo.reproduce(targets=[target], single_item=True, force=force))
     except TransientError:
         raise
     except RefitError as error:
@@ -352,6 +369,8 @@ def driving(run: Run) -> Iterator[None]:
         raise TransientError(
             f"The run {run.run_id} is being worked on by process {run.record['owner']['pid']}.", fix="wait for it"
         )
+    # Held by processes that were killed; a process that got the number of one would look like its holder.
+    (run.path / ".dvc/tmp/rwlock").unlink(missing_ok=True)
     me = psutil.Process()
     run.update(status=RUNNING, owner={"pid": me.pid, "started": me.create_time()})
     try:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ def run(main: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main()
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None  # whoever started the stage says what that means
     except RefitError as error:
         fail(error)
     except OSError as error:

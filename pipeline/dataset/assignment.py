@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset import duplicates, splits
+from pipeline.dataset import duplicates, manifest, splits
 from pipeline.dataset.splits import Image, Placed
+from pipeline.errors import DataError
 
 SCHEMA = pa.schema(
     [
@@ -42,7 +43,7 @@ def near_duplicates(features: pa.Table, *, bits: int, error: float) -> list[tupl
 def read_placed(folder: Path, salt: str) -> dict[str, Placed]:
     """Places of earlier runs. Those that another salt drew do not count: it redraws every split."""
     placed = {}
-    for path in sorted(folder.glob("[0-9]*.parquet")):
+    for path in manifest.batch_files(folder):
         table = pq.read_table(path)
         if table.schema.metadata[splits.SALT_KEY] == salt.encode():
             placed.update({row.pop("image_id"): Placed(**row) for row in table.to_pylist()})
@@ -73,7 +74,10 @@ def assign(rows: pa.Table, places: Mapping[str, Placed], classes: Sequence[str],
     ordered = sorted(rows.select(["image_id", "label", "batch"]).to_pylist(), key=lambda row: row["image_id"])
     trained = [row for row in ordered if places[row["image_id"]].split in {splits.TRAIN, splits.VAL}]
     numbers = splits.folds(
-        [row["label"] for row in trained], [places[row["image_id"]].group for row in trained], fold_count
+        # Each fold is to have its share of a class's training images, not only of the class.
+        [f"{places[row['image_id']].split}/{row['label']}" for row in trained],
+        [places[row["image_id"]].group for row in trained],
+        fold_count,
     )
     fold = {row["image_id"]: int(number) for row, number in zip(trained, numbers, strict=True)}
     return pa.Table.from_pylist(
@@ -89,6 +93,21 @@ def assign(rows: pa.Table, places: Mapping[str, Placed], classes: Sequence[str],
         ],
         SCHEMA,
     )
+
+
+def check_trainable(assignment: pa.Table) -> None:
+    """Raises `DataError` naming the classes that some fold would leave without training images."""
+    folds: dict[str, set[int]] = {}
+    for row in assignment.select(["label", "split", "fold"]).to_pylist():
+        found = folds.setdefault(row["label"], set())
+        if row["split"] == splits.TRAIN:
+            found.add(row["fold"])
+    if scarce := sorted(label for label, found in folds.items() if len(found) < splits.MIN_TRAINING_GROUPS):
+        raise DataError(
+            f"Expected different training images of every class for at least two folds, found too few of: "
+            f"{', '.join(scarce)}. Near duplicates count as one image.",
+            fix="add other images of these classes, or take their folders out of the source",
+        )
 
 
 def images_of(rows: pa.Table) -> list[Image]:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-BLOCK = 1024  # rows compared at once: the differences of 1024 x 1024 thumbnails' hashes are 8 MB
+SIDE = 1024  # hashes compared with as many others at once: 1024 x 1024 differences are 8 MB
+BLOCK = 16384  # thumbnails compared at once: 16 MB
 _POPCOUNT = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 Indices = npt.NDArray[np.int64]
@@ -37,8 +38,10 @@ def pairs(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8], *, 
     for left, right in _candidates(hashes, bands=bits + 1):
         close = _POPCOUNT[(hashes[left] ^ hashes[right]).view(np.uint8).reshape(-1, 8)].sum(axis=1) <= bits
         left, right = left[close], right[close]
-        same = np.sqrt(np.mean((thumbs[left] - thumbs[right]) ** 2, axis=1)) <= error
-        found.append(np.stack([left[same], right[same]], axis=1))
+        for start in range(0, len(left), BLOCK):
+            these = slice(start, start + BLOCK)
+            same = np.sqrt(np.mean((thumbs[left[these]] - thumbs[right[these]]) ** 2, axis=1)) <= error
+            found.append(np.stack([left[these][same], right[these][same]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 
@@ -50,11 +53,9 @@ def _candidates(hashes: npt.NDArray[np.uint64], *, bands: int) -> Iterator[tuple
         order = np.argsort(band, kind="stable")
         starts = np.flatnonzero(np.diff(band[order], prepend=band[order][:1] + np.uint64(1)))
         for members in np.split(order, starts)[1:]:
-            for row in range(0, len(members), BLOCK):
-                for column in range(row, len(members), BLOCK):
-                    left, right = np.meshgrid(
-                        members[row : row + BLOCK], members[column : column + BLOCK], indexing="ij"
-                    )
+            for row in range(0, len(members), SIDE):
+                for column in range(row, len(members), SIDE):
+                    left, right = np.meshgrid(members[row : row + SIDE], members[column : column + SIDE], indexing="ij")
                     keep = left < right if row == column else np.ones_like(left, bool)
                     yield np.minimum(left[keep], right[keep]), np.maximum(left[keep], right[keep])
 

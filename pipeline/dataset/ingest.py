@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import files
+from pipeline import files, workers
 from pipeline.dataset import images, manifest, store
 from pipeline.dataset.sources import Item, Source
 from pipeline.errors import DataError
@@ -23,6 +20,7 @@ from pipeline.progress import track
 CHUNK = 32  # images a worker reads per call: enough to hide the call's cost, few enough for smooth progress
 DUPLICATE = "exact-duplicate"
 CONFLICT = "label-conflict"
+NO_IMAGE = {"empty", "not-an-image", "damaged"}  # verdicts on the bytes alone
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,28 @@ def ingest(
         raise DataError(
             "Expected images in one folder per class, found an empty source.", fix="put images into SOURCE/<class>/"
         )
-    seen = {
-        (row["uri"], row["source_version"], row["label"])
-        for batches in (accepted, quarantined)
-        for table in batches.values()
-        for row in table.select(["uri", "source_version", "label"]).to_pylist()
-    }
-    new = [item for item in listing if (item.uri, item.version, item.label) not in seen]
+    rows = manifest.current(accepted).select(["image_id", "uri", "source_version", "label"]).to_pylist()
+    in_force = {(row["uri"], row["source_version"], row["label"]) for row in rows}
+    unchanged = {item.uri for item in listing if (item.uri, item.version, item.label) in in_force}
+    candidates = [item for item in listing if item.uri not in unchanged]
+    memory = _memory(accepted, quarantined)
     name = manifest.next_batch({**accepted, **quarantined})
-    checks = check(source, new, limits=limits, processes=processes)
-    rows = manifest.current(accepted).select(["image_id", "uri", "label"]).to_pylist()
-    listed_uris = {item.uri for item in listing}
-    good, bad = _decide(new, checks, current={row["image_id"]: row for row in rows}, listed_uris=listed_uris)
+    answers = {item.uri: _recall(item, memory) for item in candidates}
+    unread = [item for item in candidates if answers[item.uri] is None]
+    answers.update(
+        zip((item.uri for item in unread), check(source, unread, limits=limits, processes=processes), strict=True)
+    )
+    checks = [found for item in candidates if (found := answers[item.uri]) is not None]
+    good, bad = _decide(candidates, checks, {row["image_id"]: row for row in rows}, unchanged)
+    # What is quarantined for the same reason as before is on record already.
+    news = [(item, found) for item, found in bad if memory.get((item.uri, item.version, item.label)) != found]
+    known = len(unchanged) + len(bad) - len(news)
+    if known + len(good) + len(news) != len(listing):
+        raise DataError(
+            f"Batch {name} does not add up: {len(listing)} files listed, {known} known, {len(good)} accepted, "
+            f"{len(news)} quarantined.",
+            fix="rename files whose names differ only in bytes that are no UTF-8",
+        )
 
     def row(item: Item) -> dict[str, Any]:
         return {
@@ -93,45 +101,31 @@ def ingest(
             "batch": name,
         }
 
-    batch = Batch(
+    return Batch(
         name,
         pa.Table.from_pylist(
             [row(item) | {"image_id": image_id, "group": None, "ingested_at": now} for item, image_id in good],
             manifest.SCHEMA,
         ),
         pa.Table.from_pylist(
-            [row(item) | {"reason": found.reason, "detail": found.detail} for item, found in bad],
+            [
+                row(item) | {"image_id": found.image_id, "reason": found.reason, "detail": found.detail}
+                for item, found in news
+            ],
             manifest.QUARANTINE_SCHEMA,
         ),
         listed=len(listing),
-        known=len(listing) - len(new),
+        known=known,
     )
-    if batch.known + batch.accepted.num_rows + batch.quarantined.num_rows != batch.listed:
-        raise DataError(
-            f"Batch {name} does not add up: {batch.listed} files listed, {batch.known} known, "
-            f"{batch.accepted.num_rows} accepted, {batch.quarantined.num_rows} quarantined.",
-            fix="this is a defect of Refit: please report it with this line",
-        )
-    return batch
 
 
 def check(source: Source, items: Sequence[Item], *, limits: Limits, processes: int) -> list[Checked]:
     """Read and decode every item, in worker processes if there are many; the answers are in the order of `items`."""
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-    with executor(processes if len(chunks) > 2 else 1) as pool:
+    with workers.pool(processes if len(chunks) > 2 else 1) as pool:
         mapper = map if pool is None else pool.map
         answers = mapper(check_chunk, [source] * len(chunks), chunks, [limits] * len(chunks))
         return [answer for chunk in track(answers, total=len(chunks), what="ingest") for answer in chunk]
-
-
-@contextmanager
-def executor(processes: int) -> Iterator[Executor | None]:
-    """A pool of fresh processes, or None where one process is enough (starting a pool costs half a second)."""
-    if processes == 1:
-        yield None
-        return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield pool
 
 
 def check_chunk(source: Source, items: Sequence[Item], limits: Limits) -> list[Checked]:
@@ -156,22 +150,41 @@ def check_one(source: Source, item: Item, limits: Limits) -> Checked:
     return Checked(store.put(data))
 
 
+def _memory(
+    accepted: Mapping[str, pa.Table], quarantined: Mapping[str, pa.Table]
+) -> dict[tuple[str, str, str | None], Checked]:
+    """What has been found before, the newest last: (uri, version, label) to the answer."""
+    memory = {}
+    for name in sorted({*accepted, *quarantined}):
+        for table in (accepted.get(name), quarantined.get(name)):
+            for row in table.to_pylist() if table is not None else []:
+                found = Checked(row["image_id"], row.get("reason"), row.get("detail"))
+                memory[row["uri"], row["source_version"], row["label"]] = found
+    return memory
+
+
+def _recall(item: Item, memory: Mapping[tuple[str, str, str | None], Checked]) -> Checked | None:
+    """What need not be read again: its bytes are known, or are no image whatever the settings are."""
+    found = memory.get((item.uri, item.version, item.label))
+    if found is None or (found.image_id is None and found.reason not in NO_IMAGE):
+        return None
+    return Checked(found.image_id) if found.image_id else found
+
+
 def _decide(
-    items: Sequence[Item],
-    checks: Sequence[Checked],
-    *,
-    current: Mapping[str, Mapping[str, Any]],
-    listed_uris: set[str],
+    items: Sequence[Item], checks: Sequence[Checked], current: Mapping[str, Mapping[str, Any]], unchanged: set[str]
 ) -> tuple[list[tuple[Item, str]], list[tuple[Item, Checked]]]:
-    """Accept each image once; the same bytes under two labels are nobody's to decide, so all of them wait."""
+    """Accept each image once; the same bytes under two labels are nobody's to decide, so all of them wait.
+
+    `current`: image id to its manifest row. `unchanged`: uris whose file is as that row says.
+    """
     labels: dict[str, set[str | None]] = {}
     for item, found in zip(items, checks, strict=True):
         if found.image_id is not None:
             labels.setdefault(found.image_id, set()).add(item.label)
-    unchanged_uris = listed_uris - {item.uri for item in items}
     for image_id, row in current.items():
         # A known image whose file is gone, or now belongs to another class, has been relabelled: no conflict.
-        if image_id in labels and row["uri"] in unchanged_uris:
+        if image_id in labels and row["uri"] in unchanged:
             labels[image_id].add(row["label"])
 
     good: list[tuple[Item, str]] = []

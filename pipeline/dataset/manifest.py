@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
 )
 QUARANTINE_SCHEMA = pa.schema(
     [
+        ("image_id", pa.string()),
         ("uri", pa.string()),
         ("source_version", pa.string()),
         ("label", pa.string()),
@@ -35,11 +36,16 @@ QUARANTINE_SCHEMA = pa.schema(
 
 def read_batches(folder: Path) -> dict[str, pa.Table]:
     """Batch name to table, in the order of arrival. Empty if the folder is missing."""
-    return {path.stem: pq.read_table(path) for path in sorted(folder.glob("[0-9]*.parquet"))}
+    return {path.stem: pq.read_table(path) for path in batch_files(folder)}
+
+
+def batch_files(folder: Path) -> list[Path]:
+    """In the order of arrival, which is that of the numbers: 9999 comes before 10000."""
+    return sorted(folder.glob("[0-9]*.parquet"), key=lambda path: int(path.stem))
 
 
 def next_batch(batches: Mapping[str, pa.Table]) -> str:
-    return f"{int(max(batches, default='0')) + 1:04d}"
+    return f"{max(map(int, batches), default=0) + 1:04d}"
 
 
 def current(batches: Mapping[str, pa.Table]) -> pa.Table:

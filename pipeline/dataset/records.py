@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from pipeline import files
 from pipeline.dataset import images, store
@@ -20,6 +22,7 @@ from pipeline.dataset.resize import resize_uint8
 from pipeline.errors import DataError
 from pipeline.progress import track
 
+READERS_DIFFER = 4.0  # mean over pixels, 0-255: the two libraries' JPEG decoders differ by less than one
 FORMAT_VERSION = 1  # part of every batch's digest: raise it when the written bytes change
 INDEX = "index.json"
 
@@ -52,20 +55,30 @@ class Index:
     rows_digest: Mapping[str, str]  # batch name to the digest of what its files were written from
 
 
-def load_index(folder: Path) -> Index:
-    """Read `index.json`. Raises `DataError` if a file that it lists is missing or has another size."""
+def read_index(folder: Path) -> Index:
+    """`index.json` as it is; an empty index if there is none."""
+    if not (folder / INDEX).exists():
+        return Index((), (), {})
     content = files.read_json(folder / INDEX)
-    index = Index(tuple(content["classes"]), tuple(File(**entry) for entry in content["files"]), content["rows_digest"])
+    return Index(tuple(content["classes"]), tuple(File(**entry) for entry in content["files"]), content["rows_digest"])
+
+
+def load_index(folder: Path) -> Index:
+    """The index, for readers. Raises `DataError` if a file that it lists is missing or has another size."""
+    index = read_index(folder)
     for entry in index.files:
         path = folder / entry.path
-        size = path.stat().st_size if path.exists() else None
-        if size != entry.bytes:
+        if (size := _size(path)) != entry.bytes:
             found = "nothing" if size is None else f"{size} bytes"
             raise DataError(
                 f"Expected the shard {path} with {entry.bytes} bytes, found {found}.",
                 fix="remove data/shards of this run and run its shard stage again",
             )
     return index
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.exists() else None
 
 
 def write(
@@ -76,10 +89,12 @@ def write(
     A batch whose rows are those of the existing index is left alone. Raises `DataError` if an image is gone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    old = load_index(folder) if (folder / INDEX).exists() else Index((), (), {})
+    old = read_index(folder)
     digests = {name: _digest(rows, target_bytes) for name, rows in batches.items()}
-    kept = [entry for entry in old.files if old.rows_digest.get(entry.batch) == digests.get(entry.batch)]
-    stale = [name for name in batches if old.rows_digest.get(name) != digests[name]]
+    # A writer that was killed may have replaced some files of a batch already.
+    broken = {entry.batch for entry in old.files if _size(folder / entry.path) != entry.bytes}
+    stale = [name for name in batches if name in broken or old.rows_digest.get(name) != digests[name]]
+    kept = [entry for entry in old.files if entry.batch in digests and entry.batch not in stale]
     plans = [plan for name in stale for plan in _plan(name, batches[name], target_bytes)]
     written = []
     for path, rows in track(plans, total=len(plans), what="shard"):
@@ -126,6 +141,8 @@ def _example(row: Row, max_pixels: int) -> tf.train.Example:
     data = store.get(row.image_id)
     decoded = images.decode(data, max_pixels)
     encoded, name = images.encode(decoded, data)
+    if not _reads_alike(encoded, decoded.image):
+        encoded, name = images.encode(replace(decoded, as_stored=False, format="PNG"), data)
     features = {
         "image/encoded": _bytes(encoded),
         "image/format": _bytes(name.encode()),
@@ -138,6 +155,16 @@ def _example(row: Row, max_pixels: int) -> tf.train.Example:
         "image/augmented": _int64(0),
     }
     return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def _reads_alike(encoded: bytes, image: Image.Image) -> bool:
+    """Whether TensorFlow sees what Pillow saw: of slightly damaged files one may read what the other refuses."""
+    try:
+        seen = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+    except tf.errors.InvalidArgumentError:
+        return False
+    expected = np.asarray(image.convert("RGB"), np.float32)
+    return seen.shape == expected.shape and float(np.abs(seen - expected).mean()) <= READERS_DIFFER
 
 
 def _bytes(value: bytes) -> tf.train.Feature:

@@ -74,14 +74,20 @@ class DirectorySource:
                 f"Expected a directory of class folders at {self.root}, found {_what_is(self.root)}.",
                 fix="give an existing directory to --source",
             )
-        for folder, subfolders, names in os.walk(self.root, onerror=_raise):
+        seen = set()  # links are followed, but no folder twice: they may lead in a circle
+        for folder, subfolders, names in os.walk(self.root, onerror=_raise, followlinks=True):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                subfolders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             label = None if folder == self.root else _printable(os.path.basename(folder))
             for name in sorted(name for name in names if not name.startswith(".")):
                 path = os.path.join(folder, name)
                 try:
                     status = os.stat(path)
-                except FileNotFoundError:  # a link to nowhere, or gone since it was listed
+                except OSError:  # a link to nowhere or to itself, or gone since it was listed
                     yield Item(_printable(path), path, "0-0", label, 0, regular=False)
                     continue
                 version = f"{status.st_size}-{status.st_mtime_ns}"

@@ -8,7 +8,6 @@ so groups that are new and belong to a class that lacks held-out images are move
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pipeline.dataset.duplicates import Groups
 TRAIN, VAL, TEST, QUARANTINE = "train", "val", "test", "quarantine"
 SCHEMA = pa.schema([("image_id", pa.string()), ("group", pa.string()), ("split", pa.string()), ("reason", pa.string())])
 SALT_KEY = b"salt"
+MIN_TRAINING_GROUPS = 2
 
 
 @dataclass(frozen=True)
@@ -164,36 +164,52 @@ def _meet_minimums(
         for image_id in ids:
             counts[label_of[image_id]][splits[group]] += 1
     for label in sorted(counts):
-        spare = sorted(
-            (group for group, ids in fresh.items() if splits[group] == TRAIN and {label_of[i] for i in ids} == {label}),
+        mine = sorted(
+            (group for group, ids in fresh.items() if {label_of[image_id] for image_id in ids} == {label}),
             key=lambda group: draw(group, shares.salt),
         )
+
+        def move(group: str, target: str, label: str = label) -> None:
+            counts[label].update({splits[group]: -len(fresh[group]), target: len(fresh[group])})
+            splits[group] = target
+
+        # Training comes first: without two groups, one for each of two folds, the class cannot be learned at all.
+        trained = sum(splits[group] == TRAIN for group in mine)
+        if counts[label][TRAIN] == sum(len(fresh[group]) for group in mine if splits[group] == TRAIN):
+            held_out = [group for group in reversed(mine) if splits[group] != TRAIN]
+            for group in held_out[: max(0, MIN_TRAINING_GROUPS - trained)]:
+                move(group, TRAIN)
+        spare = [group for group in mine if splits[group] == TRAIN]
         for target in (TEST, VAL):
-            while spare and counts[label][target] < shares.min_per_class:
-                size = len(fresh[spare[0]])
-                if counts[label][TRAIN] - size < max(shares.min_per_class, counts[label].total() // 2):
+            while len(spare) > MIN_TRAINING_GROUPS and counts[label][target] < shares.min_per_class:
+                if counts[label][TRAIN] - len(fresh[spare[0]]) < counts[label].total() // 2:
                     break
-                splits[spare.pop(0)] = target
-                counts[label].update({TRAIN: -size, target: size})
+                move(spare.pop(0), target)
 
 
 def folds(labels: Sequence[str], groups: Sequence[str], count: int) -> np.ndarray:
     """Cross-validation folds, stratified by label, groups kept whole.
 
+    The largest groups are placed first, each into the fold that has least of its labels, then least at all.
+    scikit-learn's StratifiedGroupKFold refuses data whose classes are all smaller than the number of folds.
+
     Args:
-        labels, groups: one per image, in a fixed order (the folds depend on it).
+        labels, groups: one per image.
 
     Returns:
         int64 [N], 0 to count - 1.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
+    members: dict[str, list[int]] = defaultdict(list)
+    for number, group in enumerate(groups):
+        members[group].append(number)
+    has: list[Counter[str]] = [Counter() for _ in range(count)]
     result = np.full(len(labels), -1, np.int64)
-    splitter = StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=0)
-    with warnings.catch_warnings():
-        # A class with fewer images outside of the test set than folds is missing in some folds; validate has
-        # warned of classes that small.
-        warnings.filterwarnings("ignore", message="The least populated class")
-        for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
-            result[held_out] = fold
+    for _, numbers in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
+        mine = Counter(labels[number] for number in numbers)
+        fold = min(
+            range(count),
+            key=lambda k: (sum(has[k][label] * size for label, size in mine.items()), has[k].total(), k),
+        )
+        has[fold].update(mine)
+        result[numbers] = fold
     return result

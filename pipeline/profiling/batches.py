@@ -7,21 +7,16 @@ not those of the manifest, so the cost of a run follows the new images.
 from __future__ import annotations
 
 import logging
-import math
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import files
+from pipeline import files, workers
 from pipeline.dataset import images, manifest, store
-from pipeline.errors import DataError, TransientError
+from pipeline.errors import DataError
 from pipeline.profiling import features
 from pipeline.progress import track
 
@@ -46,7 +41,9 @@ def update(folder: Path, batches: Mapping[str, pa.Table], processes: int) -> lis
         if path.stem not in batches:
             path.unlink()
     stale = {name: rows for name, rows in batches.items() if not _is_fresh(_file(folder, name), rows)}
-    with _mapper(sum(rows.num_rows for rows in stale.values()), processes) as apply:
+    many = sum(rows.num_rows for rows in stale.values()) >= POOL_FROM
+    with workers.pool(processes if many else 1) as pool:
+        apply = map if pool is None else pool.map
         for name, rows in stale.items():
             files.write_table(_file(folder, name), _measure_batch(name, rows, apply))
             logger.info("profile: batch %s, %d images measured", name, rows.num_rows)
@@ -55,7 +52,7 @@ def update(folder: Path, batches: Mapping[str, pa.Table], processes: int) -> lis
 
 def read(folder: Path) -> dict[str, pa.Table]:
     """Batch name to feature rows, in the order of arrival."""
-    return {path.stem: pq.read_table(path) for path in sorted(folder.glob("[0-9]*.parquet"))}
+    return manifest.read_batches(folder)
 
 
 def current(manifest_batches: Mapping[str, pa.Table], feature_batches: Mapping[str, pa.Table]) -> pa.Table:
@@ -109,11 +106,6 @@ def _measure_batch(name: str, rows: pa.Table, apply: Map) -> pa.Table:
             f"Expected a readable image in the image store, {error}.",
             fix="restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME",
         ) from None
-    except BrokenProcessPool:
-        raise TransientError(
-            f"A process that measured batch {name} was killed, most likely for want of memory.",
-            fix="run again with fewer processes: --set execution.workers=1",
-        ) from None
     table = pa.concat_tables(measured).combine_chunks()
     if table.num_rows != rows.num_rows:
         raise DataError(
@@ -142,18 +134,3 @@ def _measure(rows: pa.Table) -> pa.Table:
             raise _Damaged(f"{data} is not ({error})") from None
         measured.append(row | features.measure(decoded, len(content)))
     return pa.Table.from_pylist(measured, schema=features.SCHEMA)
-
-
-@contextmanager
-def _mapper(count: int, processes: int) -> Iterator[Map]:
-    """`map`, in this process or over a pool of them, whichever ends sooner for `count` images."""
-    if processes == 1 or count < POOL_FROM:
-        yield map
-        return
-    workers = min(processes, math.ceil(count / CHUNK))
-    # spawn, not fork: a fork of a process with threads (Arrow, later TensorFlow) may hang.
-    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield executor.map
-    finally:
-        executor.shutdown(cancel_futures=True)

@@ -94,8 +94,10 @@ def state(evidence: Evidence) -> dict[str, str]:
     if status == "nothing_new":
         text = f"Same images, params and code as in run {evidence.run['parent']}. Nothing was trained."
         return _state("calm", "Nothing new", text)
-    if status in {"failed", "interrupted"}:
-        return _state("bad", status.capitalize(), "The run ended before a decision. The same command continues it.")
+    if status == "interrupted":
+        return _state("bad", "Interrupted", "The run was cut off before a decision. The same command continues it.")
+    if status == "failed":
+        return _state("bad", "Failed", "The run ended before a decision. A new run starts from the last good data.")
     return _state(
         "calm", "In progress", f"{len(evidence.done)} of {len(stage_names(evidence.params))} stages are done."
     )

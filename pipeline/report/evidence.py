@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline import files
+from pipeline.dataset import manifest
 from pipeline.evaluation import predictions
 from pipeline.settings import FINAL
 from pipeline.stage import DONE
@@ -99,6 +100,6 @@ def _predictions(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def _quarantine(folder: Path) -> tuple[Mapping[str, Any], ...]:
-    paths = sorted(folder.glob("[0-9]*.parquet"), reverse=True)
+    paths = reversed(manifest.batch_files(folder))
     columns = ["batch", "uri", "label", "reason", "detail"]
     return tuple(row for path in paths for row in pq.read_table(path, columns=columns).to_pylist())

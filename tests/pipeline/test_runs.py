@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from pipeline import files, runs
 from pipeline.errors import RefitError, SettingsError, TransientError
@@ -124,6 +125,38 @@ def test_a_failing_stage_raises_its_own_error_and_keeps_earlier_data(params: Mak
     assert second.record["status"] == runs.FAILED
     assert (second.path / "data/manifest/0001.parquet").exists()
     assert runs.parent_of("classifier") == first
+
+
+def test_a_run_with_fewer_folds_starts_from_one_with_more(params: MakeParams) -> None:
+    first = runs.create("1", params())
+    runs.reproduce(first, "ingest")
+    lock = yaml.safe_load((first.path / "dvc.lock").read_text())
+    lock["stages"]["train@fold-2"] = lock["stages"]["ingest"]
+    (first.path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    decided(first)
+    second = runs.create("2", params("train.parts=[fold-0, fold-1, final]"))
+    assert (second.path / "data/manifest/0001.parquet").exists()
+
+
+def test_an_unfinished_run_directory_is_no_run(params: MakeParams, refit_home: Path) -> None:
+    run = decided(runs.create("1", params()))
+    shutil.copytree(run.path, refit_home / "runs/.tmp-cut-off")
+    assert runs.all_runs() == [run]
+
+
+def test_new_files_that_are_all_quarantined_are_not_read_again(params: MakeParams, source: Path) -> None:
+    first = runs.create("1", params())
+    runs.reproduce(first, "ingest")
+    runs.nothing_new(first)
+    decided(first)
+    (source / "cat/bad.png").write_text("no image")
+    for run_id in ("2", "3"):
+        run = runs.create(run_id, params())
+        runs.reproduce(run, "ingest")
+        assert runs.nothing_new(run)
+        run.update(status=runs.NOTHING_NEW)
+        assert runs.decided(run) == first
+        assert len(files.read_json(run.path / "metrics/ingest.json")["batches"]) == 2
 
 
 SLEEPING = """

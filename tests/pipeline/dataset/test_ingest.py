@@ -21,6 +21,7 @@ class Dataset:
     def __init__(self, root: Path, source: Path) -> None:
         self.manifest, self.quarantine = root / "manifest", root / "quarantine"
         self.source = source
+        self.limits = ingest.Limits(max_bytes=100_000, max_pixels=10_000)
 
     def arrive(self, processes: int = 1) -> ingest.Batch:
         ingest.clear_uncommitted(self.manifest, self.quarantine)
@@ -28,7 +29,7 @@ class Dataset:
             open_source(str(self.source)),
             manifest.read_batches(self.manifest),
             manifest.read_batches(self.quarantine),
-            limits=ingest.Limits(max_bytes=100_000, max_pixels=10_000),
+            limits=self.limits,
             processes=processes,
             now=NOW,
         )
@@ -174,3 +175,52 @@ def test_animations_count_as_their_first_frame(dataset: Dataset) -> None:
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     (dataset.source / "cat/moving.gif").write_bytes(buffer.getvalue())
     assert not dataset.arrive().quarantined.num_rows
+
+
+def test_a_label_that_is_moved_back_is_moved_back(dataset: Dataset) -> None:
+    dataset.arrive()
+    original, elsewhere = dataset.source / "cat/cat-0.png", dataset.source / "dog/cat-0.png"
+    for here, there, label in ((original, elsewhere, "dog"), (elsewhere, original, "cat")):
+        here.rename(there)
+        dataset.arrive()
+        assert dataset.labels["cat-0.png"] == label
+    assert dataset.arrive().empty
+
+
+def test_a_conflict_ends_when_the_wrong_copy_is_deleted(dataset: Dataset) -> None:
+    shutil.copy(dataset.source / "cat/cat-0.png", dataset.source / "dog/also.png")
+    dataset.arrive()
+    assert dataset.arrive().empty
+    (dataset.source / "dog/also.png").unlink()
+    assert dataset.arrive().accepted["label"].to_pylist() == ["cat"]
+
+
+def test_what_only_a_limit_or_a_permission_kept_out_is_looked_at_again(
+    dataset: Dataset, png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dataset.source / "cat/bomb.png").write_bytes(png(52, 101, 100))
+    assert dataset.reasons(dataset.arrive()) == {"bomb.png": "too-many-pixels"}
+    assert dataset.arrive().empty
+    monkeypatch.setattr(dataset, "limits", ingest.Limits(max_bytes=100_000, max_pixels=20_000))
+    assert [Path(uri).name for uri in dataset.arrive().accepted["uri"].to_pylist()] == ["bomb.png"]
+
+
+def test_linked_folders_are_followed_but_not_in_circles(
+    dataset: Dataset, tmp_path: Path, png: Callable[..., bytes]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/bird.png").write_bytes(png(500))
+    (dataset.source / "bird").symlink_to(tmp_path / "elsewhere")
+    (dataset.source / "cat/up").symlink_to(dataset.source)
+    (dataset.source / "cat/loop.png").symlink_to(dataset.source / "cat/loop.png")
+    batch = dataset.arrive()
+    assert dataset.reasons(batch) == {"loop.png": "not-a-file"}
+    assert dataset.labels["bird.png"] == "bird"
+    assert len(dataset.labels) == 13
+
+
+def test_batches_beyond_9999_keep_their_order(tmp_path: Path) -> None:
+    for name in ("10000", "9999", "0002"):
+        (tmp_path / f"{name}.parquet").touch()
+    assert [path.stem for path in manifest.batch_files(tmp_path)] == ["0002", "9999", "10000"]
+    assert manifest.next_batch(dict.fromkeys(["0002", "10000", "9999"])) == "10001"  # type: ignore[arg-type]

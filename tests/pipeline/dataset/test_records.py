@@ -120,3 +120,22 @@ def test_an_image_that_is_gone_from_the_store_is_named(folder: Path, rows: list[
     with pytest.raises((DataError, FileNotFoundError), match=rows[2].image_id):
         write(folder, {"0001": rows})
     assert not (folder / "index.json").exists()
+
+
+def test_what_pillow_reads_and_tensorflow_does_not_is_encoded_anew(folder: Path, png: Callable[..., bytes]) -> None:
+    cut = png(3, 10, 10)[:-12]  # without its end chunk
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.io.decode_image(cut)
+    row = Row(store.put(cut), 0, "cat", "g", "train")
+    index = write(folder, {"0001": [row]})
+    [(image, _, _)] = list(records.dataset(folder, index, {row.image_id: 0}, size=10))
+    np.testing.assert_array_equal(image.numpy(), np.random.default_rng(3).integers(0, 256, (10, 10, 3), np.uint8))
+
+
+def test_a_batch_whose_rewriting_was_cut_off_is_written_again(folder: Path, rows: list[Row]) -> None:
+    write(folder, {"0001": rows})
+    expected = digests(folder)
+    [path] = folder.glob("train/*")
+    path.write_bytes(b"as if replaced by a later attempt")
+    write(folder, {"0001": rows})
+    assert digests(folder) == expected

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dataset.splits import QUARANTINE, TEST, TRAIN, VAL, Image, Placed, Shares, draw, folds, place
+from pipeline.dataset.splits import QUARANTINE, TEST, TRAIN, VAL, Image, Placed, Shares, folds, place
 
 SHARES = Shares("salt", val=0.15, test=0.15, min_per_class=1)
 
@@ -64,12 +64,21 @@ def test_a_rare_class_gets_its_held_out_images() -> None:
         assert few[TRAIN] >= 15
 
 
-def test_a_class_that_can_spare_nothing_stays_in_training() -> None:
-    # Salts whose hash alone would leave all three images in training: taking two times two away is impossible.
-    for salt in map(str, range(50)):
-        if all(draw(image.image_id, salt) > 0.3 for image in images(3)):
-            found = splits_of(place(images(3), [], {}, Shares(salt, 0.15, 0.15, 2)))
-            assert Counter(found.values())[TRAIN] >= 2
+@pytest.mark.parametrize("count", [3, 4, 5, 6])
+def test_the_smallest_class_can_be_trained_on_in_every_fold(count: int) -> None:
+    for salt in map(str, range(200)):
+        current = [*images(60, "many"), *images(count, "few")]
+        found = splits_of(place(current, [], {}, Shares(salt, 0.15, 0.15, 2)))
+        trained = [image for image in current if found[image.image_id] in (TRAIN, VAL)]
+        fold = folds(
+            [f"{found[image.image_id]}/{image.label}" for image in trained], [image.image_id for image in trained], 3
+        )
+        few = {
+            int(k)
+            for k, image in zip(fold, trained, strict=True)
+            if (image.label, found[image.image_id]) == ("few", TRAIN)
+        }
+        assert len(few) >= 2
 
 
 @settings(max_examples=60, deadline=None)

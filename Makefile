@@ -4,11 +4,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+DOCKER ?= docker
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
-COMPILE := $(UV) pip compile --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .PHONY: help setup demo ui down test lint lock images clean
 
@@ -41,9 +42,9 @@ lock: setup ## resolve the dependencies of pyproject.toml anew
 	$(COMPILE) --group pyproject.toml:gpu --constraint requirements.lock --python-version 3.13 \
 	    --python-platform x86_64-manylinux_2_40 --output-file requirements-gpu.lock
 
-images: ## build the four container images
-	@for target in airflow data train-cpu train-gpu; do \
-	    docker build --target "$$target" --tag "refit-$$target" $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) .; \
+images: ## build the four container images; BUILD_ARGS goes to docker build
+	for target in airflow data train-cpu train-gpu; do \
+	    DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_ARGS) --target "$$target" --tag "refit-$$target" .; \
 	done
 
 clean: ## remove .venv, the demo and all caches; never .refit, which holds your models
@@ -57,6 +58,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@[ -x $(UV) ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	    --requirement <(sed -n '/^uv==/,/# via/p' requirements.lock)
-	VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet requirements.lock
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@echo "Installing the packages of requirements.lock into $(VENV): 3 GB, a minute or a few"
+	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

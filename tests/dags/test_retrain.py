@@ -23,15 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarni
 ROOT = Path(__file__).parents[2]
 
 FACTS = """
-import json, pathlib, sys, time
+import json, pathlib, sys
 import airflow.sdk
 from airflow.dag_processing.dagbag import BundleDagBag
-before = time.perf_counter()
 bag = BundleDagBag(dag_folder=sys.argv[1], bundle_path=pathlib.Path(sys.argv[1]), bundle_name="dags")
-seconds = time.perf_counter() - before
 dag = bag.dags["retrain"]
 print(json.dumps({
-    "seconds": seconds,
     "errors": {str(path): text for path, text in bag.import_errors.items()},
     "modules": sorted({name.partition(".")[0] for name in sys.modules}),
     "max_active_runs": dag.max_active_runs,
@@ -98,9 +95,8 @@ def test_every_task_ends_some_day(dag: dict[str, Any]) -> None:
     assert dag["max_active_runs"] == 1
 
 
-def test_parsing_is_quick_and_light(dag: dict[str, Any]) -> None:
-    # It happens at the start of every task. Measured: 0.1 s; the bound leaves room for a busy machine.
-    assert dag["seconds"] < 1.5
+def test_parsing_is_light(dag: dict[str, Any]) -> None:
+    # It happens at the start of every task.
     heavy = {"pipeline", "components", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "boto3", "dvc", "sklearn"}
     assert not heavy & set(dag["modules"])
 

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -196,14 +195,6 @@ def test_the_matrix_copes_with_many_classes(run: Workspace, classes: int, cells:
     assert body.count("<td") == cells
     assert "Most confused" in html
     assert len(html) < 1_000_000
-
-
-def test_a_page_of_2000_images_is_quick(run: Workspace) -> None:
-    run = Workspace(run.path, images=2000).until("promote")
-    build(run.path)
-    start = time.process_time()
-    build(run.path)
-    assert time.process_time() - start < 0.5
 
 
 def test_a_file_that_is_no_json_does_not_cost_the_page(run: Workspace) -> None:

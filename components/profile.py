@@ -17,7 +17,7 @@ def main() -> None:
     params = settings.load(Path("params.yaml"))
     rows = manifest.read_batches(Path("data/manifest"))
     batches.update(Path("data/features"), rows, params.execution.processes)
-    table = batches.current(rows, batches.read(Path("data/features")))
+    table = batches.current(rows, manifest.read_batches(Path("data/features")))
     if not table.num_rows:
         raise DataError(
             "Expected images to profile, every one is in quarantine.", fix="see the reasons in data/quarantine"

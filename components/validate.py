@@ -18,7 +18,7 @@ def main() -> None:
 
     params = settings.load(Path("params.yaml"))
     verdict = validate(
-        batches.current(manifest.read_batches(Path("data/manifest")), batches.read(Path("data/features"))),
+        batches.current(manifest.read_batches(Path("data/manifest")), manifest.read_batches(Path("data/features"))),
         Path("data/statistics/stats.pb"),
         ingest=files.read_json(Path("metrics/ingest.json")),
         profile=files.read_json(Path("metrics/profile.json")),

@@ -33,6 +33,6 @@ def get(image_id: str) -> bytes:
         return path(image_id).read_bytes()
     except FileNotFoundError:
         raise DataError(
-            f"Expected the image {image_id} in the image store, found none at {path(image_id)}.",
+            f"Expected an image in the image store, {path(image_id)} is missing.",
             fix="restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME",
         ) from None

@@ -50,11 +50,6 @@ def update(folder: Path, batches: Mapping[str, pa.Table], processes: int) -> lis
     return list(stale)
 
 
-def read(folder: Path) -> dict[str, pa.Table]:
-    """Batch name to feature rows, in the order of arrival."""
-    return manifest.read_batches(folder)
-
-
 def current(manifest_batches: Mapping[str, pa.Table], feature_batches: Mapping[str, pa.Table]) -> pa.Table:
     """The feature rows of the current images, in the manifest's order, with their `uri` as a last column.
 
@@ -98,14 +93,8 @@ def _measure_batch(name: str, rows: pa.Table, apply: Map) -> pa.Table:
             measured.append(table)
             yield from [None] * table.num_rows
 
-    try:
-        for _ in track(one_by_one(), total=rows.num_rows, what=f"Measuring batch {name}"):
-            pass
-    except _Damaged as error:
-        raise DataError(
-            f"Expected a readable image in the image store, {error}.",
-            fix="restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME",
-        ) from None
+    for _ in track(one_by_one(), total=rows.num_rows, what=f"Measuring batch {name}"):
+        pass
     table = pa.concat_tables(measured).combine_chunks()
     if table.num_rows != rows.num_rows:
         raise DataError(
@@ -115,22 +104,17 @@ def _measure_batch(name: str, rows: pa.Table, apply: Map) -> pa.Table:
     return table.replace_schema_metadata({_VERSION_KEY: str(features.VERSION)})
 
 
-class _Damaged(Exception):
-    """One positional argument, so that it survives the way back from a worker process."""
-
-
 def _measure(rows: pa.Table) -> pa.Table:
     """Feature rows of manifest rows; runs in a worker process."""
     measured = []
     for row in rows.select(features.IDENTITY).to_pylist():
-        data = store.path(row["image_id"])
+        content = store.get(row["image_id"])
         try:
-            content = data.read_bytes()
-            # The size was judged at ingest.
-            decoded = images.decode(content, sys.maxsize)
-        except FileNotFoundError:
-            raise _Damaged(f"{data} is missing") from None
+            decoded = images.decode(content, sys.maxsize)  # the size was judged at ingest
         except images.Unreadable as error:
-            raise _Damaged(f"{data} is not ({error})") from None
+            raise DataError(
+                f"Expected a readable image in the image store, {store.path(row['image_id'])} is not ({error}).",
+                fix="restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME",
+            ) from None
         measured.append(row | features.measure(decoded, len(content)))
     return pa.Table.from_pylist(measured, schema=features.SCHEMA)

@@ -75,7 +75,9 @@ def _training_rows(run: Path) -> pa.Table:
     """Feature rows of the images that the model learned from or was selected by."""
     assignment = pq.read_table(run / "data/assignment.parquet")
     used = assignment.filter(pc.is_in(assignment["split"], pa.array(["train", "val"])))["image_id"]
-    features = batches.current(manifest.read_batches(run / "data/manifest"), batches.read(run / "data/features"))
+    features = batches.current(
+        manifest.read_batches(run / "data/manifest"), manifest.read_batches(run / "data/features")
+    )
     return features.filter(pc.is_in(features["image_id"], used.combine_chunks()))
 
 

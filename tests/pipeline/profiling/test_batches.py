@@ -31,7 +31,7 @@ def test_one_row_for_each_manifest_row_in_its_order(tmp_path: Path, png: Png) ->
 
     assert batches.update(tmp_path, {"0001": first}, processes=1) == ["0001"]
 
-    measured = batches.read(tmp_path)["0001"]
+    measured = manifest.read_batches(tmp_path)["0001"]
     assert measured["image_id"].to_pylist() == first["image_id"].to_pylist()
     assert measured["width"].to_pylist() == [30, 20, 30]
     assert measured["bytes"].to_pylist() == first["bytes"].to_pylist()
@@ -57,17 +57,17 @@ def test_a_batch_whose_manifest_changed_is_measured_anew(tmp_path: Path, png: Pn
     changed = first if "image_id" in changes else rows("0001", [png(1)], **changes)
 
     assert batches.update(tmp_path, {"0001": changed}, processes=1) == ["0001"]
-    assert batches.read(tmp_path)["0001"]["label"].to_pylist() == changed["label"].to_pylist()
+    assert manifest.read_batches(tmp_path)["0001"]["label"].to_pylist() == changed["label"].to_pylist()
 
 
 def test_other_definitions_and_vanished_batches_are_not_kept(tmp_path: Path, png: Png) -> None:
     first, second = rows("0001", [png(1)]), rows("0002", [png(2)])
     batches.update(tmp_path, {"0001": first, "0002": second}, processes=1)
-    table = batches.read(tmp_path)["0001"]
+    table = manifest.read_batches(tmp_path)["0001"]
     files.write_table(tmp_path / "0001.parquet", table.replace_schema_metadata({"refit.features_version": "0"}))
 
     assert batches.update(tmp_path, {"0001": first}, processes=1) == ["0001"]
-    assert list(batches.read(tmp_path)) == ["0001"]
+    assert list(manifest.read_batches(tmp_path)) == ["0001"]
 
 
 def test_a_pool_measures_the_same(tmp_path: Path, png: Png) -> None:
@@ -112,7 +112,7 @@ def test_current_follows_the_manifest(tmp_path: Path, png: Png) -> None:
     both = {"0001": first, "0002": replaced}
     batches.update(tmp_path, both, processes=1)
 
-    table = batches.current(both, batches.read(tmp_path))
+    table = batches.current(both, manifest.read_batches(tmp_path))
 
     assert table["uri"].to_pylist() == ["0001/1.png", "0001/0.png"]
     assert table["width"].to_pylist() == [20, 40]
@@ -123,4 +123,4 @@ def test_current_misses_no_image_in_silence(tmp_path: Path, png: Png) -> None:
     batches.update(tmp_path, {"0001": both["0001"]}, processes=1)
 
     with pytest.raises(DataError, match="each of 2 images, found none for 1"):
-        batches.current(both, batches.read(tmp_path))
+        batches.current(both, manifest.read_batches(tmp_path))

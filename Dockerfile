@@ -37,7 +37,7 @@ ENV PATH=/opt/uv/bin:$PATH \
     UV_SYSTEM_CERTS=1
 # `refit` lies beside the interpreter, where Airflow's tasks look for it; its code comes in the last layer.
 RUN uv venv --python /usr/bin/python3 /opt/venv \
- && printf '#!/opt/venv/bin/python\nfrom pipeline.cli import app\n\napp()\n' > /opt/venv/bin/refit \
+ && printf '#!/opt/venv/bin/python\nfrom pipeline.cli.main import app\n\napp()\n' > /opt/venv/bin/refit \
  && chmod 755 /opt/venv/bin/refit
 COPY pyproject.toml ./
 

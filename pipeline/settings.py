@@ -34,9 +34,13 @@ class Section(BaseModel):
 
 class Ingest(Section):
     source: str | None
+    labels: str | None
     allow_new_source: bool
     max_pixels: Positive
     max_bytes: Positive
+    min_side: Positive
+    max_removed_share: Share
+    verify_etag: bool
 
 
 class Profile(Section):
@@ -44,15 +48,48 @@ class Profile(Section):
     near_duplicate_error: Share
     drift_alpha: Fraction
     drift_min_distance: Share
+    embedded_images: Count
+
+
+Severity = Literal["block", "warn", "off"]
+
+
+class Policy(Section):
+    class_count: Severity
+    class_size: Severity
+    small_class: Severity
+    imbalance: Severity
+    allowed_labels: Severity
+    similar_labels: Severity
+    quarantine_share: Severity
+    unreadable: Severity
+    label_conflict: Severity
+    exact_duplicates: Severity
+    near_duplicates: Severity
+    small_image: Severity
+    aspect_ratio: Severity
+    blank_image: Severity
+    dark_image: Severity
+    bright_image: Severity
+    blurred_image: Severity
+    suspected_labels: Severity
+    drift: Severity
+    class_mix: Severity
+    class_vanished: Severity
+    class_added: Severity
+    schema_: Annotated[Severity, Field(alias="schema")]
 
 
 class Validate(Section):
     labels: tuple[str, ...] | None
+    schema_: Annotated[str | None, Field(alias="schema")]  # pydantic's own name is taken
     min_classes: Annotated[int, Field(ge=2)]
     min_per_class: Positive
     min_side: Positive
     max_aspect_ratio: Annotated[float, Field(ge=1)]
     max_quarantine_share: Share
+    max_imbalance: Annotated[float, Field(ge=1)]
+    policy: Policy
 
 
 class Shard(Section):

@@ -80,7 +80,7 @@ HEAVY = {"tensorflow", "keras", "tensorflow_data_validation", "great_expectation
 @pytest.mark.parametrize(
     "module",
     [
-        "pipeline.cli",
+        "pipeline.cli.main",
         "pipeline.dataset.ingest",
         "pipeline.dataset.splits",
         "pipeline.dataset.assignment",

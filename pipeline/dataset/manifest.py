@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 SCHEMA = pa.schema(
@@ -18,6 +19,8 @@ SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("batch", pa.string()),
         ("ingested_at", pa.timestamp("us", tz="UTC")),
+        ("notes", pa.list_(pa.string())),
+        ("removed", pa.bool_()),
     ]
 )
 QUARANTINE_SCHEMA = pa.schema(
@@ -51,13 +54,20 @@ def next_batch(batches: Mapping[str, pa.Table]) -> str:
 def current(batches: Mapping[str, pa.Table]) -> pa.Table:
     """The rows in force, in the order of arrival: the last of each uri, and of those the last of each image.
 
-    So a file whose bytes changed is replaced, and an image that moved to another class is relabelled.
+    So a file whose bytes changed is replaced, an image that moved to another class is relabelled, and one whose
+    file left the source is in force no more.
     """
     rows = concatenate(batches, SCHEMA)
     of_uri = {uri: number for number, uri in enumerate(rows["uri"].to_pylist())}
     ids = rows["image_id"].to_pylist()
-    of_image = {ids[number]: number for number in sorted(of_uri.values())}
+    removed = rows["removed"].to_pylist()
+    of_image = {ids[number]: number for number in sorted(of_uri.values()) if not removed[number]}
     return rows.take(pa.array(sorted(of_image.values()), pa.int64()))
+
+
+def images(table: pa.Table) -> pa.Table:
+    """The rows of a batch that are images, not tombstones."""
+    return table.filter(pc.invert(table["removed"]))
 
 
 def concatenate(batches: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:

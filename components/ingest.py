@@ -1,4 +1,4 @@
-"""Stage `ingest`: add what is new at the source to the dataset."""
+"""Stage `ingest`: bring the dataset up to date with the source."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import files, stage
-from pipeline.dataset import ingest, manifest
-from pipeline.dataset.sources import open_source
 from pipeline.errors import DataError
+from pipeline.ingestion import history, ingest, journal, releases
+from pipeline.ingestion.answers import Limits
 from pipeline.settings import load
+from pipeline.sources.source import open_source
 
 logger = logging.getLogger(__name__)
 MANIFEST = Path("data/manifest")
@@ -19,27 +20,32 @@ QUARANTINE = Path("data/quarantine")
 
 def main() -> None:
     settings = load(Path("params.yaml"))
+    params = settings.ingest
+    source = open_source(params.source, labels=params.labels, verify_etag=params.verify_etag)
+    limits = Limits(max_bytes=params.max_bytes, max_pixels=params.max_pixels, min_side=params.min_side)
     ingest.clear_uncommitted(MANIFEST, QUARANTINE)
     batch = ingest.ingest(
-        open_source(settings.ingest.source),
-        manifest.read_batches(MANIFEST),
-        manifest.read_batches(QUARANTINE),
-        limits=ingest.Limits(max_bytes=settings.ingest.max_bytes, max_pixels=settings.ingest.max_pixels),
+        source,
+        history.read(MANIFEST, QUARANTINE),
+        released=releases.read(releases.path(settings.promote.model)),
+        limits=limits,
+        max_removed_share=params.max_removed_share,
         processes=settings.execution.processes,
         now=datetime.now(UTC),
     )
-    if not batch.empty:
-        ingest.write(batch, MANIFEST, QUARANTINE)
-    summary = ingest.summary(manifest.read_batches(MANIFEST), manifest.read_batches(QUARANTINE))
+    ingest.write(batch, MANIFEST, QUARANTINE)
+    journal.replace(journal.path(source.base), batch.touched, limits)
+    summary = ingest.summary(history.read(MANIFEST, QUARANTINE))
     files.write_json(Path("metrics/ingest.json"), summary)
     logger.info(
-        "ingest: %d files listed, %d known, %d accepted, %d quarantined",
-        batch.listed, batch.known, batch.accepted.num_rows, batch.quarantined.num_rows,
+        "ingest: %d files listed, %d known, %d accepted, %d removed, %d newly quarantined; in quarantine: %s",
+        batch.listed, batch.known, batch.accepted, batch.removed, batch.quarantined.num_rows,
+        ", ".join(f"{count} {reason}" for reason, count in summary["quarantined"].items()) or "none",
     )  # fmt: skip
     if not summary["images"]:
         raise DataError(
-            f"Expected images, but none of {batch.listed} files can be used: {summary['batches'][-1]['quarantined']}.",
-            fix="put JPEG, PNG, GIF, BMP, WebP or TIFF images into SOURCE/<class>/",
+            f"Expected images, but none of {batch.listed} files can be used: {summary['quarantined']}.",
+            fix="put JPEG, PNG, GIF, BMP, WebP or TIFF images into SOURCE/<class>/; refit quarantine list says more",
         )
 
 

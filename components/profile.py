@@ -2,39 +2,63 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from pipeline import files, runtime, settings, stage
-from pipeline.dataset import manifest
+from pipeline.dataset import manifest, near_duplicates
 from pipeline.errors import DataError
-from pipeline.profiling import batches, summary
-from pipeline.profiling.imagenet import reference
+from pipeline.profiling import batches, embeddings, labels, summary
+from pipeline.profiling.imagenet import gap, reference, space
+
+logger = logging.getLogger(__name__)
+FEATURES = Path("data/features")
+EMBEDDINGS = Path("data/embeddings")
+DUPLICATES = Path("data/duplicates")
 
 
 def main() -> None:
     params = settings.load(Path("params.yaml"))
+    options, processes = params.profile, params.execution.processes
     rows = manifest.read_batches(Path("data/manifest"))
-    batches.update(Path("data/features"), rows, params.execution.processes)
-    table = batches.current(rows, manifest.read_batches(Path("data/features")))
+    batches.update(FEATURES, rows, processes)
+    measured = manifest.read_batches(FEATURES)
+    table = batches.current(rows, measured)
     if not table.num_rows:
         raise DataError(
             "Expected images to profile, every one is in quarantine.", fix="see the reasons in data/quarantine"
         )
+    near_duplicates.update(DUPLICATES, measured, bits=options.near_duplicate_bits, error=options.near_duplicate_error)
+    pairs = near_duplicates.read(DUPLICATES).pairs
+    embeddings.update(EMBEDDINGS, rows, limit=options.embedded_images, processes=processes)
+    embedded = embeddings.read(EMBEDDINGS, table["image_id"].to_pylist())
+    suspects = labels.suspects(table, embedded, near_duplicates.clusters(table["image_id"].to_pylist(), pairs))
+    imagenet = reference.load()
     live = files.read_json(Path("live.json"))["path"]
     content = summary.summarise(
         table,
-        None if live is None else pq.read_table(Path(live, "training.parquet")),
-        reference.load(),
-        alpha=params.profile.drift_alpha,
-        min_distance=params.profile.drift_min_distance,
+        None if live is None else batches.trained_on(pq.read_table(Path(live, "training.parquet")), measured),
+        imagenet,
+        pairs=pairs,
+        embedded=len(embedded),
+        domain_gap=gap.measure(table, embedded, imagenet, space.load()),
+        suspects=suspects,
+        alpha=options.drift_alpha,
+        min_distance=options.drift_min_distance,
     )
     # Imported late: the processes that measure images import this file, and would spend seconds on TensorFlow.
     with runtime.quiet_imports():
         from pipeline.profiling import statistics
     files.write_bytes(Path("data/statistics/stats.pb"), statistics.to_bytes(statistics.compute(table)))
+    files.write_table(Path("data/statistics/by_label.parquet"), statistics.by_label(table))
+    files.write_table(
+        Path("data/suspects.parquet"), labels.SCHEMA.empty_table() if suspects is None else suspects.table
+    )
     files.write_json(Path("metrics/profile.json"), content)
+    for sentence in content["imagenet_gap"]:
+        logger.info("profile: unlike ImageNet: %s", sentence)
 
 
 if __name__ == "__main__":

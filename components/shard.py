@@ -1,4 +1,4 @@
-"""Stage `shard`: decide the splits of new images and write the TFRecords of batches that changed."""
+"""Stage `shard`: decide the splits of new images, describe them and write the TFRecords of batches that changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from pipeline import files, runtime, stage
-from pipeline.dataset import assignment, manifest, splits
+from pipeline.dataset import assignment, manifest, near_duplicates, splits
+from pipeline.profiling import batches as features
 from pipeline.settings import load
 
 logger = logging.getLogger(__name__)
@@ -16,13 +17,15 @@ SHARDS = Path("data/shards")
 
 
 def main() -> None:
-    runtime.prepare()
-    from pipeline.dataset import records  # imports TensorFlow, which reads its log level then
+    with runtime.quiet_imports():
+        from pipeline.dataset import records
+        from pipeline.profiling import statistics
 
     settings = load(Path("params.yaml"))
     batches = manifest.read_batches(Path("data/manifest"))
     rows = manifest.current(batches)
-    features = manifest.read_batches(Path("data/features"))
+    measured = features.current(batches, manifest.read_batches(Path("data/features")))
+    links = near_duplicates.read(Path("data/duplicates"))
 
     SPLITS.mkdir(parents=True, exist_ok=True)
     files.clear_temporaries(SPLITS)
@@ -30,13 +33,10 @@ def main() -> None:
     placed = assignment.read_placed(SPLITS, salt)
     new = splits.place(
         assignment.images_of(rows),
-        assignment.near_duplicates(
-            manifest.concatenate(features, next(iter(features.values())).schema),
-            bits=settings.profile.near_duplicate_bits,
-            error=settings.profile.near_duplicate_error,
-        ),
+        links.pairs,
         placed,
         splits.Shares(salt, settings.shard.val_share, settings.shard.test_share, settings.shard.min_per_class),
+        links.cluster,
     )
     if new:
         files.write_table(SPLITS / f"{list(batches)[-1]}.parquet", assignment.placed_table(new, salt))
@@ -50,10 +50,10 @@ def main() -> None:
             written[row["batch"]].append(
                 records.Row(row["image_id"], row["class"], row["label"], row["group"], row["split"])
             )
-    index = records.write(
-        SHARDS, written, classes, target_bytes=settings.shard.target_bytes, max_pixels=settings.ingest.max_pixels
-    )
+    index = records.write(SHARDS, written, classes, target_bytes=settings.shard.target_bytes)
     files.write_table(Path("data/assignment.parquet"), table)
+    split_of = dict(zip(table["image_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+    files.write_bytes(Path("data/split_statistics.pb"), statistics.to_bytes(statistics.by_split(measured, split_of)))
     summary = assignment.summary(table)
     files.write_json(Path("metrics/shard.json"), summary)
     logger.info("shard: %d new images split, %s, %d files", len(new), summary["images"], len(index.files))

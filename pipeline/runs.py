@@ -163,6 +163,7 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
         for name in _CODE:
             shutil.copytree(code_root() / name, staged / name, ignore=shutil.ignore_patterns("__pycache__"))
         (staged / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
+        _copy_schema(settings.validate_.schema_, staged / "schema.pbtxt")
         files.write_json(staged / "live.json", registry(model).live().as_json())
         if parent is not None:
             shutil.copyfile(parent.path / "dvc.lock", staged / "dvc.lock")
@@ -183,6 +184,17 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
         shutil.rmtree(staged, ignore_errors=True)
         raise
     return run
+
+
+def _copy_schema(chosen: str | None, target: Path) -> None:
+    """A run is held against the schema as it was when the run began, whatever becomes of the user's file."""
+    try:
+        shutil.copyfile(chosen or code_root() / "pipeline/validation/schema.pbtxt", target)
+    except OSError as error:
+        raise SettingsError(
+            f"validate.schema: {chosen} cannot be read ({error.strerror}).",
+            fix="check the path; `refit schema propose` drafts a schema",
+        ) from None
 
 
 def _check_out(path: Path) -> None:
@@ -228,7 +240,8 @@ def code_digest(root: Path) -> str:
 def fingerprint(run: Run) -> str:
     """Of everything that decides a run's outcome but the live model: data, params and code."""
     params = {name: section for name, section in run.params.items() if name != "execution"}
-    content = [files.sha256_tree(run.path / "data/manifest"), params, code_digest(run.path)]
+    schema = files.sha256(run.path / "schema.pbtxt")
+    content = [files.sha256_tree(run.path / "data/manifest"), params, schema, code_digest(run.path)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import SettingsError
 
@@ -51,7 +51,8 @@ class Profile(Section):
     embedded_images: Count
 
 
-Severity = Literal["block", "warn", "off"]
+# YAML reads an unquoted off as false.
+Severity = Annotated[Literal["block", "warn", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
 
 
 class Policy(Section):

@@ -47,7 +47,7 @@ def closure(path: str) -> set[str]:
         seen |= waiting
         waiting = {found for known in waiting for found in imports_of(known)} - seen
     folders = {Path(known).parent.as_posix() for known in seen}
-    return seen | {data for data, folder in DATA_FILES.items() if folder in folders and not data.endswith(".j2")}
+    return seen | {data for data, folder in DATA_FILES.items() if folder in folders}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -81,7 +81,7 @@ HEAVY = {"tensorflow", "keras", "tensorflow_data_validation", "great_expectation
     "module",
     [
         "pipeline.cli.main",
-        "pipeline.dataset.ingest",
+        "pipeline.ingestion.ingest",
         "pipeline.dataset.splits",
         "pipeline.dataset.assignment",
         "pipeline.promotion.gate",

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import psutil
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -20,12 +16,14 @@ from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
+from pipeline.cli import quarantine, reference, schema
+from pipeline.cli.errors import clear_errors
 from pipeline.errors import RefitError, TransientError
 from pipeline.promotion.promote import promote as carry_out
 from pipeline.report.build import build as build_report
 from pipeline.runs import Run
 from pipeline.settings import code_root, parse, read_params, with_overrides
-from pipeline.stage import explain, record_failure
+from pipeline.stage import record_failure
 
 EXIT_NOTHING_NEW = 99
 
@@ -37,6 +35,9 @@ app = typer.Typer(
     help="Retrain an image classifier: ingest, profile, validate, split, fine-tune, evaluate, gate, promote.",
     epilog="Everything lives in $REFIT_HOME (default: .refit here). Start with: refit run --source DIR",
 )
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(schema.app, name="schema")
+app.add_typer(reference.app, name="reference")
 console = Console()
 errors = Console(stderr=True)
 
@@ -60,7 +61,7 @@ def run(
 
     Only what is new at the source is processed. A run that was cut off is continued.
     """
-    with _clear_errors():
+    with clear_errors():
         params = _params(source, model, overrides)
         current = None if force else runs.interrupted(params)
         if current is not None:
@@ -93,7 +94,7 @@ def start(run_id: RunId, source: Source = None, model: Model = None, overrides: 
 
     The last line printed is JSON with the run's id and its training parts.
     """
-    with _clear_errors():
+    with clear_errors():
         current = runs.create(run_id, _params(source, model, overrides), scheduled=True)
         build_report(current.path)
         print(json.dumps({"run_id": current.run_id, "parts": current.params["train"]["parts"]}))
@@ -112,7 +113,7 @@ def stage(
 
     Exit status: 0 done, 75 try again later, 65 and 78 wrong input or settings (a retry is useless).
     """
-    with _clear_errors():
+    with clear_errors():
         current = runs.find(run_id)
         target = f"{name}@{part}" if part else name
         known = [*runs.stage_names(current), runs.PROMOTE]
@@ -162,7 +163,7 @@ def rollback(
     to: Annotated[int | None, typer.Option(help="Version; default: the one that was live before.")] = None,
 ) -> None:
     """Make an earlier version live again, after verifying its checksums."""
-    with _clear_errors():
+    with clear_errors():
         registry = runs.registry(model)
         live = registry.live()
         target = to if to is not None else (registry.history() or [{}])[-1].get("previous")
@@ -188,11 +189,16 @@ def _params(source: str | None, model: str | None, overrides: list[str] | None) 
         params["ingest"]["source"] = source
     if model is not None:
         params["promote"]["model"] = model
-    place = params["ingest"]["source"]
-    if place is not None and "://" not in place:  # a run's stages work in another directory than this one
-        params["ingest"]["source"] = str(Path(place).expanduser().absolute())
-    if params["train"]["weights"] not in (catalogue.IMAGENET, catalogue.NONE):
-        params["train"]["weights"] = str(Path(params["train"]["weights"]).expanduser().absolute())
+    # A run's stages work in another directory than this one.
+    for section, key, words in (
+        ("ingest", "source", ()),
+        ("ingest", "labels", ()),
+        ("validate", "schema", ()),
+        ("train", "weights", (catalogue.IMAGENET, catalogue.NONE)),
+    ):
+        place = params[section][key]
+        if place is not None and place not in words and "://" not in place:
+            params[section][key] = str(Path(place).expanduser().absolute())
     return params
 
 
@@ -227,37 +233,6 @@ def _failure_recorded(current: Run) -> Iterator[None]:
         record_failure(current.path, error)
         current.update(status=runs.FAILED)
         raise
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """One line for what a user can mend; SIGTERM ends our children too, as a terminal's Ctrl-C does."""
-    signal.signal(signal.SIGTERM, _terminated)
-    # Stages are started as `python -m …` and must get this interpreter, also when its environment is not active.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    try:
-        yield
-    except RefitError as error:
-        _fail(error)
-    except OSError as error:
-        if (known := explain(error)) is None:
-            raise
-        _fail(known)
-    except KeyboardInterrupt:
-        errors.print("Stopped. The same command continues this run.")
-        raise typer.Exit(130) from None
-
-
-def _terminated(number: int, frame: object) -> None:
-    for child in psutil.Process().children(recursive=True):
-        child.terminate()
-    raise SystemExit(128 + number)
-
-
-def _fail(error: RefitError) -> None:
-    if not error.shown:
-        print(f"error: {error}", file=sys.stderr)
-    raise typer.Exit(error.exit_status)
 
 
 def _say_nothing_new(current: Run) -> None:

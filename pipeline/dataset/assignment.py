@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset import duplicates, manifest, splits
+from pipeline.dataset import manifest, splits
 from pipeline.dataset.splits import Image, Placed
 from pipeline.errors import DataError
 
@@ -24,20 +23,6 @@ SCHEMA = pa.schema(
         ("batch", pa.string()),
     ]
 )
-
-
-def near_duplicates(features: pa.Table, *, bits: int, error: float) -> list[tuple[str, str]]:
-    """Pairs of image ids. `features`: feature rows, several per image allowed."""
-    ids = features["image_id"].to_pylist()
-    first = {image_id: number for number, image_id in reversed(list(enumerate(ids)))}
-    rows = features.take(pa.array(sorted(first.values()), pa.int64()))
-    if not rows.num_rows:
-        return []
-    names = rows["image_id"].to_pylist()
-    hashes = rows["dhash"].to_numpy().astype(np.int64).view(np.uint64)
-    thumbnails = np.frombuffer(b"".join(rows["thumbnail"].to_pylist()), np.uint8).reshape(len(names), -1)
-    found = duplicates.pairs(hashes, thumbnails, bits=bits, error=error)
-    return [(names[one], names[other]) for one, other in found.tolist()]
 
 
 def read_placed(folder: Path, salt: str) -> dict[str, Placed]:

@@ -12,52 +12,171 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-SIDE = 1024  # hashes compared with as many others at once: 1024 x 1024 differences are 8 MB
-BLOCK = 16384  # thumbnails compared at once: 16 MB
-_POPCOUNT = np.array([value.bit_count() for value in range(256)], np.uint8)
+THUMBNAIL_BYTES = 256  # 16 x 16 luma
+CANDIDATES = 1 << 22  # compared at once: four arrays of 32 MB
+BLOCK = 1 << 14  # thumbnails compared at once: 16 MB
+FIRST_LOOK = 8  # neighbours in the order of brightness that are compared before the others
 
 Indices = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Thumbnails = npt.NDArray[np.uint8]
 
 
-def pairs(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8], *, bits: int, error: float) -> Indices:
-    """All near-duplicate pairs.
+def links(
+    hashes: Hashes, thumbnails: Thumbnails, clusters: Indices, *, first_new: int, bits: int, error: float
+) -> Indices:
+    """Enough near-duplicate pairs to tell how every new image hangs together with all others.
+
+    Between two new images a pair is left out if others connect them already, between a new and an old image if the
+    new one has a pair with that old one's cluster: ten thousand frames of a still scene have 50 million pairs, and
+    are connected by ten thousand.
 
     Args:
-        hashes: uint64 [N].
+        hashes: uint64 [N], the old ones first.
         thumbnails: uint8 [N, 256], 0-255.
+        clusters: int64 [first_new], equal for old images that are already known to be one cluster.
+        first_new: index of the first new image.
 
     Returns:
-        int64 [M, 2], pairs (i, j) with i < j, sorted, each once.
+        int64 [M, 2], pairs (i, j) with i < j and j new, sorted, each once.
 
     Hashes at most `bits` apart agree in at least one of `bits + 1` bands (pigeonhole principle; Manku et al.,
-    "Detecting near-duplicates for web crawling", 2007), so only images that share a band are compared.
+    "Detecting near-duplicates for web crawling", 2007), and the means of two thumbnails differ by no more than
+    their root mean square. So only images that share a band and are next to each other in brightness are compared.
     """
-    thumbs = thumbnails.astype(np.float32) / 255.0
-    found = [np.empty((0, 2), np.int64)]
-    for left, right in _candidates(hashes, bands=bits + 1):
-        close = _POPCOUNT[(hashes[left] ^ hashes[right]).view(np.uint8).reshape(-1, 8)].sum(axis=1) <= bits
-        left, right = left[close], right[close]
-        for start in range(0, len(left), BLOCK):
-            these = slice(start, start + BLOCK)
-            same = np.sqrt(np.mean((thumbs[left[these]] - thumbs[right[these]]) ** 2, axis=1)) <= error
-            found.append(np.stack([left[these][same], right[these][same]], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+    search = _Search(hashes, thumbnails, bits, error)
+    old, new = np.arange(first_new), np.arange(first_new, len(hashes))
+    return np.unique(np.concatenate([_among_new(search, new), _with_old(search, old, new, clusters)]), axis=0)
 
 
-def _candidates(hashes: npt.NDArray[np.uint64], *, bands: int) -> Iterator[tuple[Indices, Indices]]:
-    """Index pairs (i < j) that agree in a band, in blocks of bounded size."""
-    edges = np.linspace(0, 64, bands + 1).astype(int)
+def components(count: int, pairs: Indices) -> Indices:
+    """int64 [count]: equal for what `pairs` (int64 [M, 2]) connect."""
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+class _Search:
+    """The images and what makes two of them near duplicates."""
+
+    def __init__(self, hashes: Hashes, thumbnails: Thumbnails, bits: int, error: float) -> None:
+        self._hashes, self._thumbnails, self._bits, self._error = hashes, thumbnails, bits, error
+        self._brightness = thumbnails.mean(axis=1, dtype=np.float64) / 255
+        self.window = error + 1e-6  # of the keys of near duplicates; the rest is for rounding
+
+    def all_keys(self) -> Iterator[npt.NDArray[np.float64]]:
+        """For every band a key per image: near duplicates are at most `window` apart in one of them."""
+        edges = np.linspace(0, 64, self._bits + 2).astype(int)
+        for low, high in itertools.pairwise(edges):
+            band = (self._hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+            # Brightness is 0-1 and error at most 1, so keys of different bands are farther apart than the window.
+            yield np.unique(band, return_inverse=True)[1] * 3.0 + self._brightness
+
+    def near(self, pairs: Indices) -> Indices:
+        """Those of `pairs` that are near duplicates."""
+        close = pairs[_popcount(self._hashes[pairs[:, 0]] ^ self._hashes[pairs[:, 1]]) <= self._bits]
+        same = [np.empty(0, bool)]
+        for start in range(0, len(close), BLOCK):
+            one, other = self._thumbnails[close[start : start + BLOCK].T].astype(np.float32) / 255
+            same.append(np.sqrt(np.mean((one - other) ** 2, axis=1)) <= self._error)
+        return close[np.concatenate(same)]
+
+
+def _popcount(words: Hashes) -> Hashes:
+    """Number of ones in each. Warren, Hacker's Delight, 2nd ed., section 5-1; NumPy has its own only since 2.0."""
+    pairs = words - (words >> np.uint64(1) & np.uint64(0x5555555555555555))
+    nibbles = (pairs & np.uint64(0x3333333333333333)) + (pairs >> np.uint64(2) & np.uint64(0x3333333333333333))
+    octets = nibbles + (nibbles >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return octets * np.uint64(0x0101010101010101) >> np.uint64(56)
+
+
+def _among_new(search: _Search, new: Indices) -> Indices:
+    """Pairs that connect the new images: none of what earlier ones have connected already, step by step."""
+    found, component = np.empty((0, 2), np.int64), np.arange(len(new))
+    for keys in search.all_keys():
+        order = np.argsort(keys[new], kind="stable")
+        key, position = keys[new][order], np.arange(len(new))
+        end = np.searchsorted(key, key + search.window, side="right")
+        # In a dense bucket the nearest connect nearly all; after them whole runs of what is connected are skipped.
+        for step in range(1, FIRST_LOOK + 1):
+            start, last = position + step, end
+            if step < FIRST_LOOK:
+                last = np.minimum(end, start + 1)
+            else:
+                start = np.maximum(start, _run_ends(component[order]))
+            for left, right in _spans(start, last):
+                pairs = np.stack([order[left], order[right]], axis=1)
+                pairs = pairs[component[pairs[:, 0]] != component[pairs[:, 1]]]
+                near = search.near(new[pairs]) - new[0]
+                if len(near):
+                    found = np.concatenate([found, _one_of_each(near, np.sort(component[near], axis=1))])
+                    component = components(len(new), found)
+    return np.sort(new[found], axis=1)
+
+
+def _with_old(search: _Search, old: Indices, new: Indices, clusters: Indices) -> Indices:
+    """Pairs of an old and a new image: one for each new image and cluster."""
+    found, known = np.empty((0, 2), np.int64), np.empty(0, np.int64)
+    count = clusters.max(initial=0) + 1
+    for keys in search.all_keys():
+        order = np.argsort(keys[old], kind="stable")
+        key, wanted = keys[old][order], keys[new]
+        start = np.searchsorted(key, wanted - search.window, side="left")
+        end = np.searchsorted(key, wanted + search.window, side="right")
+        middle = np.clip(np.searchsorted(key, wanted), start, end)
+        near_start, near_end = np.maximum(start, middle - FIRST_LOOK), np.minimum(end, middle + FIRST_LOOK)
+        # As above: the nearest first, then whatever is not yet known, before and behind them.
+        for first, last in ((near_start, near_end), (start, near_start), (near_end, end)):
+            last = np.where(_settled(clusters[order], first, last, new * count, known), first, last)
+            for left, right in _spans(first, last):
+                pairs = np.stack([old[order[right]], new[left]], axis=1)
+                contact = pairs[:, 1] * count + clusters[pairs[:, 0]]
+                near = search.near(pairs[~_contains(known, contact)])
+                contact = near[:, 1] * count + clusters[near[:, 0]]
+                found = np.concatenate([found, _one_of_each(near, contact)])
+                known = np.union1d(known, contact)
+    return found
+
+
+def _settled(cluster: Indices, start: Indices, end: Indices, contact: Indices, known: Indices) -> npt.NDArray[np.bool_]:
+    """Which spans hold a single cluster, and one that is known to be in contact."""
+    if not len(cluster):
+        return np.ones(len(start), bool)
+    first = np.minimum(start, len(cluster) - 1)
+    return (_run_ends(cluster)[first] >= end) & _contains(known, contact + cluster[first])
+
+
+def _contains(known: Indices, values: Indices) -> npt.NDArray[np.bool_]:
+    """Whether each value is in `known`, which is sorted. `np.isin` would sort the values, which are many."""
+    if not len(known):
+        return np.zeros(len(values), bool)
+    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+
+
+def _one_of_each(pairs: Indices, kind: Indices) -> Indices:
+    return pairs[np.sort(np.unique(kind, axis=0, return_index=True)[1])]
+
+
+def _run_ends(values: Indices) -> Indices:
+    """For every position, where the run of equal values that it lies in ends."""
+    ends = np.append(np.flatnonzero(np.diff(values)) + 1, len(values))
+    return ends[np.searchsorted(ends, np.arange(len(values)), side="right")]
+
+
+def _spans(start: Indices, end: Indices) -> Iterator[tuple[Indices, Indices]]:
+    """All (i, j) with start[i] <= j < end[i], in blocks of about `CANDIDATES`."""
+    counts = np.maximum(end - start, 0)
+    if not counts.any():
+        return
+    totals = np.cumsum(counts)
+    edges = [0, *np.searchsorted(totals, np.arange(CANDIDATES, totals[-1], CANDIDATES)), len(start)]
     for low, high in itertools.pairwise(edges):
-        band = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        starts = np.flatnonzero(np.diff(band[order], prepend=band[order][:1] + np.uint64(1)))
-        for members in np.split(order, starts)[1:]:
-            for row in range(0, len(members), SIDE):
-                for column in range(row, len(members), SIDE):
-                    left, right = np.meshgrid(members[row : row + SIDE], members[column : column + SIDE], indexing="ij")
-                    keep = left < right if row == column else np.ones_like(left, bool)
-                    yield np.minimum(left[keep], right[keep]), np.maximum(left[keep], right[keep])
+        block = counts[low:high]
+        left = np.repeat(np.arange(low, high), block)
+        within = np.arange(len(left)) - np.repeat(np.cumsum(block) - block, block)
+        yield left, within + np.repeat(start[low:high], block)
 
 
 class Groups:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.dataset import orientation
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 JPEG_QUALITY = 95  # of images that must be encoded anew; above it files grow faster than they improve
+# How files of these formats start, cut off or not.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2  # TIFF 6.0
 
 
 class Unreadable(Exception):
@@ -39,50 +46,86 @@ def decode(data: bytes, max_pixels: int) -> Decoded:
 
     Raises `Unreadable` with the reason `empty`, `not-an-image`, `too-many-pixels` or `damaged`.
     """
+    return load(read_header(data, max_pixels))
+
+
+def read_header(data: bytes, max_pixels: int) -> Image.Image:
+    """The image as Pillow opens it: size and mode are known, no pixel is decoded yet. Raises as `decode` does."""
     if not data:
         raise Unreadable("empty", "the file has no bytes")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of bombs at its own limit; ours is the one that counts.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse what a larger `max_pixels` allows
+    with _damage():
+        try:
             opened = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise Unreadable("not-an-image", f"starts with {data[:16]!r}") from None
-    except Image.DecompressionBombError as error:
-        raise Unreadable("too-many-pixels", str(error)) from None
-    except Exception as error:  # Pillow's readers raise nearly anything on bytes that were tampered with
-        raise Unreadable("damaged", str(error)) from None
+        except UnidentifiedImageError:
+            if data.startswith(_SIGNATURES):
+                raise Unreadable("damaged", "cut off before the first pixel") from None
+            raise Unreadable("not-an-image", f"starts with {data[:16]!r}") from None
     width, height = opened.size
     if width * height > max_pixels:
         raise Unreadable("too-many-pixels", f"{width} x {height} pixels, more than {max_pixels}")
+    return opened
+
+
+def load(opened: Image.Image) -> Decoded:
+    """Decode what `read_header` gave. Raises `Unreadable` with the reason `damaged`."""
+    with _damage():
+        deep = is_deep(opened)
+        opened.load()  # turns a TIFF upright by itself, and reads the EXIF of a PNG
+        turn = orientation.of_image(opened)
+        image = orientation.upright(_eight_bit(opened), turn)
+    name = encoding(opened)
+    plain = opened.mode in {"RGB", "L"} and not opened.has_transparency_data and not deep
+    return Decoded(image, name, opened.mode, as_stored=name in {"JPEG", "PNG"} and plain and turn == 1)
+
+
+def encoding(opened: Image.Image) -> str:
+    """Pillow's name of the format. Of MPO, what phones write, the first picture counts, which is a plain JPEG."""
+    return "JPEG" if opened.format == "MPO" else str(opened.format)
+
+
+def is_deep(opened: Image.Image) -> bool:
+    """Whether an image that is not loaded yet has more than 8 bits per channel."""
+    # Pillow opens some as 8 bit; then its name of their layout, such as "RGB;16B", still tells.
+    return opened.mode[0] in "IF" or any(";16" in str(tile.args) for tile in getattr(opened, "tile", ()))
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of the bytes."""
     try:
-        opened.load()
-        upright = ImageOps.exif_transpose(opened)
-        image = _eight_bit(upright)
-    except Exception as error:
-        raise Unreadable("damaged", str(error)) from None
-    as_stored = (
-        opened.format in {"JPEG", "PNG"}
-        and opened.mode in {"RGB", "L"}
-        and "transparency" not in opened.info
-        and opened.getexif().get(0x0112, 1) == 1
-    )
-    return Decoded(image, str(opened.format), opened.mode, as_stored)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on metadata that Pillow cannot read, and we do not need
+            yield
+    except Unreadable:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly anything on bytes that were tampered with
+        raise Unreadable("damaged", str(error) or type(error).__name__) from None
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """To RGB or L: 16-bit grey is scaled to 8 bit, transparent pixels are laid on white."""
+    """To RGB or L: deeper grey is scaled to 8 bit, transparent pixels are laid on white."""
     if image.mode in {"RGB", "L"} and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion clips at 255 instead of scaling, which turns most 16-bit images white.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.mode in {"1", "F"}:
+    if image.mode[0] in "IF":
+        # Pillow's own conversion clips at 255 instead of scaling, which turns most such images white.
+        values = np.nan_to_num(np.asarray(image, np.float32))
+        return Image.fromarray(np.rint(values * (255 / _white(image, values.max()))).clip(0, 255).astype(np.uint8))
+    if image.mode == "1":
         return image.convert("L")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
     return image.convert("L" if image.mode == "LA" else "RGB")
+
+
+def _white(image: Image.Image, highest: float) -> float:
+    """The value of white in an image of integers (mode I) or floats (mode F) up to `highest`."""
+    if image.mode == "F":  # both conventions are in use, and no tag tells them apart
+        return 1.0 if highest <= 1 else 255.0
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0] - (tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED)
+    return 2.0 ** min(bits, 16) - 1  # microscopes write 16 bits of data into 32-bit files
 
 
 def encode(decoded: Decoded, original: bytes) -> tuple[bytes, str]:
@@ -99,3 +142,9 @@ def encode(decoded: Decoded, original: bytes) -> tuple[bytes, str]:
     else:
         decoded.image.save(buffer, "PNG")
     return buffer.getvalue(), name
+
+
+def inspect(data: bytes, name: str, *, max_pixels: int, min_side: int) -> tuple[str, ...]:
+    from pipeline.dataset import inspection
+
+    return inspection.inspect(data, name, max_pixels=max_pixels, min_side=min_side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,8 +29,10 @@ QUARANTINE_SCHEMA = pa.schema(
         ("uri", pa.string()),
         ("source_version", pa.string()),
         ("label", pa.string()),
+        ("group", pa.string()),
         ("bytes", pa.int64()),
         ("batch", pa.string()),
+        ("notes", pa.list_(pa.string())),
         ("reason", pa.string()),
         ("detail", pa.string()),
     ]
@@ -47,22 +49,23 @@ def batch_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.parquet"), key=lambda path: int(path.stem))
 
 
-def next_batch(batches: Mapping[str, pa.Table]) -> str:
+def next_batch(batches: Iterable[str]) -> str:
     return f"{max(map(int, batches), default=0) + 1:04d}"
 
 
 def current(batches: Mapping[str, pa.Table]) -> pa.Table:
-    """The rows in force, in the order of arrival: the last of each uri, and of those the last of each image.
+    """The rows in force, in the order of arrival: the last of each uri, unless it is a tombstone.
 
-    So a file whose bytes changed is replaced, an image that moved to another class is relabelled, and one whose
-    file left the source is in force no more.
+    So a file whose bytes or label changed is replaced, and one that left the source is in force no more. Ingest
+    sees to it that no image is in force twice.
     """
-    rows = concatenate(batches, SCHEMA)
-    of_uri = {uri: number for number, uri in enumerate(rows["uri"].to_pylist())}
-    ids = rows["image_id"].to_pylist()
-    removed = rows["removed"].to_pylist()
-    of_image = {ids[number]: number for number in sorted(of_uri.values()) if not removed[number]}
-    return rows.take(pa.array(sorted(of_image.values()), pa.int64()))
+    return images(last_of_uri(concatenate(batches, SCHEMA)))
+
+
+def last_of_uri(rows: pa.Table) -> pa.Table:
+    """The last row of each uri, in the order of `rows`."""
+    last = {uri: number for number, uri in enumerate(rows["uri"].to_pylist())}
+    return rows.take(pa.array(sorted(last.values()), pa.int64()))
 
 
 def images(table: pa.Table) -> pa.Table:

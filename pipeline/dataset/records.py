@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,9 +82,7 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.exists() else None
 
 
-def write(
-    folder: Path, batches: Mapping[str, Sequence[Row]], classes: Sequence[str], *, target_bytes: int, max_pixels: int
-) -> Index:
+def write(folder: Path, batches: Mapping[str, Sequence[Row]], classes: Sequence[str], *, target_bytes: int) -> Index:
     """Bring the shards in `folder` up to date with `batches` and write the index, last.
 
     A batch whose rows are those of the existing index is left alone. Raises `DataError` if an image is gone.
@@ -98,7 +97,7 @@ def write(
     plans = [plan for name in stale for plan in _plan(name, batches[name], target_bytes)]
     written = []
     for path, rows in track(plans, total=len(plans), what="shard"):
-        written.append(_write_file(folder, path, rows, max_pixels))
+        written.append(_write_file(folder, path, rows))
     index = Index(tuple(classes), tuple(sorted((*kept, *written), key=lambda entry: entry.path)), digests)
     files.write_json(folder / INDEX, asdict(index))
     listed = {folder / entry.path for entry in index.files}
@@ -126,20 +125,20 @@ def _plan(batch: str, rows: Sequence[Row], target_bytes: int) -> list[tuple[str,
     return plans
 
 
-def _write_file(folder: Path, relative: str, rows: Sequence[Row], max_pixels: int) -> File:
+def _write_file(folder: Path, relative: str, rows: Sequence[Row]) -> File:
     target = folder / relative
     with files.replacing(target) as temporary:
         with tf.io.TFRecordWriter(str(temporary)) as writer:
             for row in rows:
-                writer.write(_example(row, max_pixels).SerializeToString(deterministic=True))
+                writer.write(_example(row).SerializeToString(deterministic=True))
         digest, size = files.sha256(temporary), temporary.stat().st_size
     split, batch = target.name.split("-")[:2]
     return File(relative, split, batch, len(rows), size, digest)
 
 
-def _example(row: Row, max_pixels: int) -> tf.train.Example:
+def _example(row: Row) -> tf.train.Example:
     data = store.get(row.image_id)
-    decoded = images.decode(data, max_pixels)
+    decoded = images.decode(data, sys.maxsize)  # its size was judged at ingest
     encoded, name = images.encode(decoded, data)
     if not _reads_alike(encoded, decoded.image):
         encoded, name = images.encode(replace(decoded, as_stored=False, format="PNG"), data)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -53,44 +54,39 @@ def draw(group: str, salt: str) -> float:
 
 
 def place(
-    images: Sequence[Image], links: Iterable[tuple[str, str]], placed: Mapping[str, Placed], shares: Shares
+    images: Sequence[Image],
+    links: Iterable[tuple[str, str]],
+    placed: Mapping[str, Placed],
+    shares: Shares,
+    cluster: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Placed]:
     """Places for the images that have none yet.
 
     Args:
         images: all current images.
-        links: pairs of image ids that are near duplicates.
+        links: pairs of image ids that are near duplicates: between new images enough to connect them, between a new
+            and a placed image enough to reach every cluster.
         placed: image id to its place, from earlier runs; these never change.
+        cluster: image id to the name of what near duplicates connect it with; one that is missing is its own.
 
     Returns:
         Image id to place, for every image of `images` that is not in `placed`. An image that would connect
         groups of different splits is quarantined: either side would leak into the other.
     """
-    new = {image.image_id: image for image in images if image.image_id not in placed}
-    neighbours = _neighbours(images, links, placed, new)
-    linking = {
-        image_id
-        for image_id, others in neighbours.items()
-        if len({placed[other].split for other in others if other in placed}) > 1
-    }
+    new = {image.image_id for image in images if image.image_id not in placed}
+    groups = Groups()
+    contacts = _contacts(images, links, placed, cluster, new, groups)
+    linking = {image_id for image_id in new if len({place_.split for place_ in contacts[image_id]}) > 1}
     found = {
         image_id: Placed(image_id, QUARANTINE, "near duplicate of images in different splits") for image_id in linking
     }
-    groups = Groups()
-    for image_id, others in neighbours.items():
-        if image_id not in linking:
-            groups.representative(_new(image_id))
-            for other in others - linking:
-                groups.join(_new(image_id), _old(placed[other].group) if other in placed else _new(other))
-
+    # A quarantined image still holds its near duplicates together, but brings none of its own contacts.
     members: dict[str, list[str]] = defaultdict(list)
-    for image_id in neighbours:
-        if image_id not in linking:
-            members[groups.representative(_new(image_id))].append(image_id)
     known: dict[str, set[Placed]] = defaultdict(set)
-    for place_ in set(placed.values()):
-        if place_.split != QUARANTINE:
-            known[groups.representative(_old(place_.group))].add(Placed(place_.group, place_.split))
+    for image_id in sorted(new - linking):
+        root = groups.representative(image_id)
+        members[root].append(image_id)
+        known[root] |= contacts[image_id]
 
     fresh: dict[str, list[str]] = {}
     for root, ids in members.items():
@@ -110,34 +106,40 @@ def place(
     return found
 
 
-def _new(image_id: str) -> str:
-    return f"image:{image_id}"
-
-
-def _old(group: str) -> str:
-    return f"group:{group}"  # sorts before "image:", though only identity matters here
-
-
-def _neighbours(
+def _contacts(
     images: Sequence[Image],
     links: Iterable[tuple[str, str]],
     placed: Mapping[str, Placed],
-    new: Mapping[str, Image],
-) -> dict[str, set[str]]:
-    """For every new image, the images it must share a side with: near duplicates and those of its user group."""
-    neighbours: dict[str, set[str]] = {image_id: set() for image_id in new}
+    cluster: Mapping[str, str],
+    new: Set[str],
+    groups: Groups,
+) -> dict[str, set[Placed]]:
+    """For every new image the places, quarantine excepted, of placed images that it must share a side with.
+
+    Joins in `groups` the new images that must share a side with each other: near duplicates and user groups.
+    """
+    of_cluster: dict[str, set[Placed]] = defaultdict(set)
+    for image_id, place_ in placed.items():
+        if place_.split != QUARANTINE:
+            of_cluster[cluster.get(image_id, image_id)].add(Placed(place_.group, place_.split))
+    contacts: dict[str, set[Placed]] = {image_id: set() for image_id in new}
+    for one, other in links:
+        if one in new and other in new:
+            groups.join(one, other)
+        elif one in new or other in new:
+            here, there = (one, other) if one in new else (other, one)
+            contacts[here] |= of_cluster.get(cluster.get(there, there), set())
     by_user_group: dict[str, list[str]] = defaultdict(list)
     for image in images:
         if image.user_group is not None:
             by_user_group[image.user_group].append(image.image_id)
-    chained = ((ids[0], other) for ids in by_user_group.values() for other in ids[1:])
-    usable = {image.image_id for image in images} | set(placed)
-    for one, other in (*links, *chained):
-        for here, there in ((one, other), (other, one)):
-            quarantined = there in placed and placed[there].split == QUARANTINE
-            if here in new and there in usable and not quarantined:
-                neighbours[here].add(there)
-    return neighbours
+    for ids in by_user_group.values():
+        sides = {Placed(placed[i].group, placed[i].split) for i in ids if i in placed and placed[i].split != QUARANTINE}
+        fresh = [image_id for image_id in ids if image_id in new]
+        for image_id in fresh:
+            groups.join(fresh[0], image_id)
+            contacts[image_id] |= sides
+    return contacts
 
 
 def _split(group: str, shares: Shares) -> str:

@@ -72,7 +72,7 @@ def read(run: Path, settings: Settings) -> Facts:
     assignment = pq.read_table(run / "data/assignment.parquet").to_pylist()
     metrics = files.read_json(run / "metrics/evaluate.json")
     history = files.read_json(run / "models/final/history.json")
-    findings = files.read_json(run / "reports/validation/verdict.json")["findings"]
+    drift = files.read_json(run / "metrics/profile.json")["drift"]
     test, folds = metrics["test"], metrics["cross_validation"]
     known = [score for score in (test["balanced_accuracy"], folds["balanced_accuracy_mean"], 0.0) if score is not None]
     return Facts(
@@ -91,7 +91,7 @@ def read(run: Path, settings: Settings) -> Facts:
         test_images=test["images"],
         balanced_accuracy=known[0],
         folds=tuple(fold["balanced_accuracy"] for fold in folds["folds"] if fold["balanced_accuracy"] is not None),
-        drifted=next((finding["numbers"] for finding in findings if finding["check"] == "drift"), {}),
+        drifted={row["feature"]: row["distance"] for row in drift if row["drifted"] and row["against"] == "live"},
     )
 
 

@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset.near_duplicates import clusters
 from pipeline.profiling import drift, features
+from pipeline.profiling.imagenet.gap import DomainGap
 from pipeline.profiling.imagenet.reference import Reference, gap
+from pipeline.profiling.labels import Suspects
+
+Pairs = Iterable[tuple[str, str]]
 
 
 def summarise(
-    table: pa.Table, training: pa.Table | None, imagenet: Reference, *, alpha: float, min_distance: float
+    table: pa.Table,
+    training: pa.Table | None,
+    imagenet: Reference,
+    *,
+    pairs: Pairs,
+    embedded: int,
+    domain_gap: DomainGap | None,
+    suspects: Suspects | None,
+    alpha: float,
+    min_distance: float,
 ) -> dict[str, Any]:
     """The content of metrics/profile.json (docs/formats.md).
 
     Args:
         table: feature rows of the current images, at least one.
         training: feature rows that the live model was trained on; None without a live model.
+        pairs: image ids of near duplicates, of images that are no longer current too.
+        embedded: images.
+        domain_gap, suspects: None if there is nothing to tell them from.
         alpha: false-alarm rate of the drift test, 0-1.
         min_distance: Kolmogorov-Smirnov distance, 0-1, below which nothing is called drift.
     """
+    pairs = list(pairs)
     new = table if training is None else drift.new_rows(table, training)
-    found = [] if training is None else drift.compare(new, training, alpha=alpha, min_distance=min_distance)
+    cluster = clusters(table["image_id"].to_pylist(), pairs)
+    found = drift.all_comparisons(table, training, alpha=alpha, min_distance=min_distance, groups=cluster)
     return {
         "images": table.num_rows,
         "new_images": new.num_rows,
@@ -33,6 +53,14 @@ def summarise(
         "features": {name: _feature(name, table, training, imagenet) for name in features.NUMERIC},
         "drift": [asdict(item) for item in found],
         "imagenet_gap": gap(table, imagenet),
+        "domain_gap": None if domain_gap is None else asdict(domain_gap),
+        "near_duplicates": {
+            "pairs": sum(one in cluster and other in cluster for one, other in pairs),
+            "groups": len(set(cluster.values())),
+            "images": len(cluster),
+        },
+        "embedded": embedded,
+        "suspects": None if suspects is None else {"checked": suspects.checked, "found": suspects.found},
     }
 
 

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from pipeline import files
 from pipeline.dataset import store
+from pipeline.pages.environment import environment
 from pipeline.report import curves, matrix, mistakes
 from pipeline.report.evidence import PROMOTE, Evidence, read, stage_names
 from pipeline.settings import code_root, read_params
@@ -37,18 +36,12 @@ def build(run: Path) -> Path:
 
 def render(evidence: Evidence, defaults: Mapping[str, Any]) -> str:
     """The page. `defaults`: the params that the run's are compared with."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "signed": signed, "percent": percent, "short": short, "time": time}
+    page = environment(Path(__file__).parent)
+    page.filters |= {"short": short, "time": time}
     tested = evidence.evaluation["test"] if evidence.evaluation else None
     by_class = list(tested["per_class"].items()) if tested else []
     compared = evidence.evaluation["live"] if evidence.evaluation else None
-    return environment.get_template(TEMPLATE).render(
+    return page.get_template(TEMPLATE).render(
         vars(evidence)
         | {
             "state": state(evidence),
@@ -149,22 +142,6 @@ def _scale(rows: Iterable[Mapping[str, Any]]) -> float:
     """The largest end of an interval: what the drawings of differences reach to."""
     ends = [abs(row[key]) for row in rows if row["support"] for key in ("difference_low", "difference_high")]
     return max(ends, default=1.0) or 1.0
-
-
-def number(value: Any, digits: int = 3) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.{digits}f}"
-    return str(value)
-
-
-def signed(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
 
 
 def short(digest: str | None) -> str:

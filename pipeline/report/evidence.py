@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline import files
-from pipeline.dataset import manifest
 from pipeline.evaluation import predictions
 from pipeline.settings import FINAL
 from pipeline.stage import DONE
@@ -46,7 +45,7 @@ class Evidence:
     diagnosis: Mapping[str, Any] | None
     decision: Mapping[str, Any] | None
     promotion: Mapping[str, Any] | None
-    quarantine: tuple[Mapping[str, Any], ...]  # newest batch first
+    quarantine: tuple[Mapping[str, Any], ...]  # all that is in it now, newest batch first
 
 
 def stage_names(params: Mapping[str, Any]) -> list[str]:
@@ -77,7 +76,7 @@ def read(run: Path) -> Evidence:
         diagnosis=_json(run / "reports/diagnosis.json"),
         decision=_json(run / "decision.json"),
         promotion=promotion,
-        quarantine=_quarantine(run / "data/quarantine") if "ingest" in done else (),
+        quarantine=_quarantine(run / "data/quarantine/current.parquet") if "ingest" in done else (),
     )
 
 
@@ -99,7 +98,6 @@ def _predictions(path: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(predictions.of_test(table).to_pylist())
 
 
-def _quarantine(folder: Path) -> tuple[Mapping[str, Any], ...]:
-    paths = reversed(manifest.batch_files(folder))
-    columns = ["batch", "uri", "label", "reason", "detail"]
-    return tuple(row for path in paths for row in pq.read_table(path, columns=columns).to_pylist())
+def _quarantine(path: Path) -> tuple[Mapping[str, Any], ...]:
+    table = pq.read_table(path, columns=["batch", "uri", "label", "reason", "detail"])
+    return tuple(table.sort_by([("batch", "descending"), ("uri", "ascending")]).to_pylist())

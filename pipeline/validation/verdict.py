@@ -14,7 +14,7 @@ EXAMPLES = 10  # uris that a finding carries at most
 
 @dataclass(frozen=True)
 class Finding:
-    check: str  # short stable name, e.g. class-size
+    check: str  # a key of validate.policy, or `table`: Refit's own tables are damaged
     severity: Severity
     message: str  # one sentence without a full stop: what was found, what was expected
     fix: str  # what a user can do about it

@@ -1,21 +1,24 @@
-"""How ImageNet looks, measured by the same code as every other dataset, and how far a dataset is from it.
+"""How ImageNet looks, measured by the same code as every other dataset, and in what words a dataset differs from it.
 
-`reference.json` holds numbers only, with where they come from; `build.build` measures them.
+`reference.json` holds numbers only, with where they come from; `refit reference build` measures them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import files
 from pipeline.profiling import features
 
 PATH = Path(__file__).with_name("reference.json")
+BINS = 32  # of the histograms
 QUANTILES = tuple(round(0.05 * step, 2) for step in range(21))  # 0, 0.05, ..., 1
 GREY_SATURATION = 0.01  # mean saturation below this is grey to the eye; JPEG's rounding leaves about 0.002
 
@@ -27,24 +30,37 @@ COMPARED = ("aspect_ratio", "brightness", "contrast", "saturation", "sharpness",
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """`BINS` bins of equal width from `low` to `high`; the first and the last hold what lies beyond, too."""
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Distribution:
     mean: float
     std: float
     quantiles: tuple[float, ...]  # at `QUANTILES`
+    histogram: Histogram
 
     @property
     def median(self) -> float:
         return self.quantiles[len(QUANTILES) // 2]
 
-    def share_below(self, value: float) -> float:
-        """Share of ImageNet's images whose feature is below `value`, 0-1, to about 0.05."""
-        return float(np.interp(value, self.quantiles, QUANTILES))
+    def share_below(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Share of ImageNet's images whose feature is below each value, 0-1, to about 0.02."""
+        return np.interp(np.asarray(values, np.float64), self.quantiles, QUANTILES)
 
 
 @dataclass(frozen=True)
 class Reference:
     source: str  # which images, in words
     images: int
+    images_digest: str  # SHA-256 of their sorted image ids, one to a line
+    built: str  # date
+    versions: Mapping[str, str]  # of what measured them
     features_version: int
     grey_share: float  # 0-1
     features: dict[str, Distribution]
@@ -53,7 +69,7 @@ class Reference:
 def load(path: Path = PATH) -> Reference:
     content = files.read_json(path)
     distributions = {
-        name: Distribution(value["mean"], value["std"], tuple(value["quantiles"]))
+        name: Distribution(value["mean"], value["std"], tuple(value["quantiles"]), _histogram(**value["histogram"]))
         for name, value in content.pop("features").items()
     }
     return Reference(**content, features=distributions)
@@ -63,13 +79,16 @@ def save(reference: Reference, path: Path = PATH) -> None:
     files.write_json(path, asdict(reference))
 
 
-def summarise(table: pa.Table, *, source: str) -> Reference:
+def summarise(table: pa.Table, *, source: str, built: str, versions: Mapping[str, str]) -> Reference:
     """The reference numbers of a feature table, rounded to 6 significant digits."""
     return Reference(
         source=source,
         images=table.num_rows,
+        images_digest=hashlib.sha256("\n".join(sorted(table["image_id"].to_pylist())).encode()).hexdigest(),
+        built=built,
+        versions=versions,
         features_version=features.VERSION,
-        grey_share=_grey_share(table),
+        grey_share=grey_share(table),
         features={
             name: _distribution(table[name].to_numpy().astype(np.float64))
             for name in features.NUMERIC
@@ -89,7 +108,7 @@ def gap(table: pa.Table, reference: Reference) -> list[str]:
 
 
 def _grey_gap(table: pa.Table, reference: Reference) -> Sequence[str]:
-    share = _grey_share(table)
+    share = grey_share(table)
     if share < max(0.5, 2 * reference.grey_share):
         return []
     return [f"grayscale: {share:.0%} of the images have no colour (ImageNet: {reference.grey_share:.0%})"]
@@ -115,7 +134,7 @@ def _channel_gap(table: pa.Table, reference: Reference) -> Sequence[str]:
     worst = max(offsets.values(), key=abs)
     if abs(worst) < CHANNEL_SIGMAS:
         return []
-    each = ", ".join(f"{name[-1].upper()} {value:+.1f}" for name, value in offsets.items())
+    each = ", ".join(f"{name[-1].upper()} {round(value, 1) + 0.0:+}" for name, value in offsets.items())
     return [f"channel means off by {abs(worst):.1f} σ ({each})"]
 
 
@@ -125,7 +144,7 @@ def _other_gaps(table: pa.Table, reference: Reference) -> Sequence[str]:
         if name == "saturation" and _grey_gap(table, reference):
             continue
         ours = _median(table, name)
-        below = reference.features[name].share_below(ours)
+        below = float(reference.features[name].share_below(ours))
         if CENTRAL[0] <= below <= CENTRAL[1]:
             continue
         side, share = ("above", below) if below > 0.5 else ("below", 1 - below)
@@ -137,7 +156,8 @@ def _other_gaps(table: pa.Table, reference: Reference) -> Sequence[str]:
     return sentences
 
 
-def _grey_share(table: pa.Table) -> float:
+def grey_share(table: pa.Table) -> float:
+    """Share of the images that have no colour, 0-1."""
     return float(np.mean(table["saturation"].to_numpy() < GREY_SATURATION))
 
 
@@ -145,10 +165,20 @@ def _median(table: pa.Table, name: str) -> float:
     return float(np.median(table[name].to_numpy()))
 
 
-def _distribution(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Distribution:
+def _distribution(values: npt.NDArray[np.float64]) -> Distribution:
+    # Without the extreme 0.5 % on each side, which would leave the rest one bin.
+    low, high = (_short(value) for value in np.quantile(values, (0.005, 0.995)))
+    counts, _ = np.histogram(values.clip(low, high), bins=BINS, range=(low, high))
     return Distribution(
-        _short(values.mean()), _short(values.std()), tuple(_short(v) for v in np.quantile(values, QUANTILES))
+        _short(values.mean()),
+        _short(values.std()),
+        tuple(_short(value) for value in np.quantile(values, QUANTILES)),
+        Histogram(low, high, tuple(counts.tolist())),
     )
+
+
+def _histogram(low: float, high: float, counts: Sequence[int]) -> Histogram:
+    return Histogram(low, high, tuple(counts))
 
 
 def _short(value: float) -> float:

@@ -1,35 +1,79 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dataset.duplicates import Groups, pairs
+from pipeline.dataset import duplicates
+from pipeline.dataset.duplicates import Groups, components, links
+
+NONE = np.empty(0, np.int64)
 
 
-def compare_all(hashes: np.ndarray, thumbnails: np.ndarray, bits: int, error: float) -> list[tuple[int, int]]:
-    return [
+def compare_all(hashes: np.ndarray, thumbnails: np.ndarray, bits: int, error: float) -> np.ndarray:
+    found = [
         (i, j)
         for i, j in itertools.combinations(range(len(hashes)), 2)
         if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= bits
         and np.sqrt(np.mean((thumbnails[i] / 255 - thumbnails[j] / 255) ** 2)) <= error
     ]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def some_images(seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes that are one of four centres with up to 8 bits flipped, dim thumbnails: many pairs on either side."""
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(0, 2**63, 4, np.uint64)
+    flips = [sum(1 << int(bit) for bit in rng.choice(64, rng.integers(0, 9), replace=False)) for _ in range(count)]
+    hashes = np.array([int(centres[i % 4]) ^ flip for i, flip in enumerate(flips)], np.uint64)
+    thumbnails = rng.integers(0, 3, (count, 256)).astype(np.uint8) * rng.integers(1, 8, (count, 1)).astype(np.uint8)
+    return hashes, thumbnails
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6))
-def test_the_index_finds_what_comparing_all_with_all_finds(seed: int, bits: int) -> None:
-    rng = np.random.default_rng(seed)
-    centres = rng.integers(0, 2**63, 4, np.uint64)
-    # 40 hashes, each a centre with up to 8 bits flipped: many pairs on either side of the radius
-    flips = [sum(1 << int(bit) for bit in rng.choice(64, rng.integers(0, 9), replace=False)) for _ in range(40)]
-    hashes = np.array([int(centres[i % 4]) ^ flip for i, flip in enumerate(flips)], np.uint64)
-    thumbnails = rng.integers(0, 3, (40, 256)).astype(np.uint8) * rng.integers(1, 8, (40, 1)).astype(np.uint8)
-    found = [tuple(pair) for pair in pairs(hashes, thumbnails, bits=bits, error=0.02).tolist()]
-    assert found == compare_all(hashes, thumbnails, bits, 0.02)
+def test_new_images_hang_together_as_comparing_all_with_all_says(seed: int, bits: int) -> None:
+    hashes, thumbnails = some_images(seed)
+    found = links(hashes, thumbnails, NONE, first_new=0, bits=bits, error=0.02)
+    wanted = compare_all(hashes, thumbnails, bits, 0.02)
+    assert {tuple(pair) for pair in found.tolist()} <= {tuple(pair) for pair in wanted.tolist()}
+    np.testing.assert_array_equal(components(40, found), components(40, wanted))
 
 
-def test_no_images_have_no_pairs() -> None:
-    assert pairs(np.empty(0, np.uint64), np.empty((0, 256), np.uint8), bits=3, error=0.1).shape == (0, 2)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 6))
+def test_a_new_image_has_one_pair_with_every_cluster_that_it_is_near_to(seed: int, bits: int) -> None:
+    hashes, thumbnails = some_images(seed)
+    wanted = compare_all(hashes, thumbnails, bits, 0.02)
+    clusters = components(30, wanted[(wanted < 30).all(axis=1)])
+    found = links(hashes, thumbnails, clusters, first_new=30, bits=bits, error=0.02)
+    assert (found[:, 1] >= 30).all()
+    contacts = [(clusters[old], new) for old, new in found.tolist() if old < 30]
+    assert len(contacts) == len(set(contacts))
+    assert set(contacts) == {(clusters[old], new) for old, new in wanted.tolist() if old < 30 <= new}
+
+
+def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes, thumbnails = some_images(5, 200)
+    whole = components(200, links(hashes, thumbnails, NONE, first_new=0, bits=3, error=0.02))
+    monkeypatch.setattr(duplicates, "CANDIDATES", 7)
+    monkeypatch.setattr(duplicates, "BLOCK", 3)
+    parts = components(200, links(hashes, thumbnails, NONE, first_new=0, bits=3, error=0.02))
+    np.testing.assert_array_equal(whole, parts)
+    assert len(set(whole.tolist())) < 200
+
+
+def test_a_still_scene_has_few_pairs() -> None:
+    noise = np.random.default_rng(0).integers(0, 4, (3000, 256)).astype(np.uint8) + 100
+    found = links(np.zeros(3000, np.uint64), noise, NONE, first_new=0, bits=3, error=0.02)
+    assert len(set(components(3000, found).tolist())) == 1
+    assert len(found) < 10 * 3000
+
+
+@pytest.mark.parametrize("first_new", [0, 5], ids=["none at all", "none new"])
+def test_nothing_new_has_no_pairs(first_new: int) -> None:
+    hashes, thumbnails = np.zeros(first_new, np.uint64), np.zeros((first_new, 256), np.uint8)
+    clusters = np.zeros(first_new, np.int64)
+    assert links(hashes, thumbnails, clusters, first_new=first_new, bits=3, error=0.1).shape == (0, 2)
 
 
 def test_groups_are_what_joins_connect() -> None:

@@ -27,7 +27,7 @@ def rows(png: Callable[..., bytes]) -> list[Row]:
 
 
 def write(folder: Path, batches: dict[str, list[Row]], target_bytes: int = 10**6) -> records.Index:
-    return records.write(folder, batches, CLASSES, target_bytes=target_bytes, max_pixels=10_000)
+    return records.write(folder, batches, CLASSES, target_bytes=target_bytes)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -64,7 +64,7 @@ def write(root: Path) -> pa.Table:
         for row in rows
         if row["split"] != "quarantine"
     ]
-    records.write(root / "data/shards", {"0001": written}, CLASSES, target_bytes=2**20, max_pixels=10**6)
+    records.write(root / "data/shards", {"0001": written}, CLASSES, target_bytes=2**20)
     for part, size in (("fold-0", 16), ("fold-1", 16), ("final", 24)):
         model(root / "models" / part / "model.keras", CLASSES, size)
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), assignment.SCHEMA)

@@ -17,6 +17,7 @@ Png = Callable[..., bytes]
 
 def rows(batch: str, contents: list[bytes], **changes: str) -> pa.Table:
     row = {"source_version": "1", "label": "cat", "group": None, "batch": batch, "ingested_at": datetime.now(UTC)}
+    row |= {"notes": [], "removed": False}
     return pa.Table.from_pylist(
         [
             row | {"image_id": store.put(data), "uri": f"{batch}/{number}.png", "bytes": len(data)} | changes
@@ -70,14 +71,39 @@ def test_other_definitions_and_vanished_batches_are_not_kept(tmp_path: Path, png
     assert list(manifest.read_batches(tmp_path)) == ["0001"]
 
 
-def test_a_pool_measures_the_same(tmp_path: Path, png: Png) -> None:
-    contents = [png(seed) for seed in range(7)]
-    many = rows("0001", [contents[number % 7] for number in range(batches.POOL_FROM)])
+def test_a_pool_measures_the_same(tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = rows("0001", [png(seed) for seed in range(3 * batches.CHUNK)])
 
     batches.update(tmp_path / "one", {"0001": many}, processes=1)
+    monkeypatch.setattr(batches, "POOL_FROM", 0)
     batches.update(tmp_path / "pool", {"0001": many}, processes=2)
 
     assert files.sha256(tmp_path / "one/0001.parquet") == files.sha256(tmp_path / "pool/0001.parquet")
+
+
+def test_an_image_is_measured_once_whatever_it_is_called(tmp_path: Path, png: Png) -> None:
+    first = rows("0001", [png(1, width=30), png(2)])
+    batches.update(tmp_path, {"0001": first}, processes=1)
+    for image_id in first["image_id"].to_pylist():
+        store.path(image_id).write_bytes(b"not to be read")
+    renamed = rows("0002", [png(2), png(1, width=30), png(3), png(3)], label="dog")
+
+    assert batches.update(tmp_path, {"0001": first, "0002": renamed}, processes=1) == ["0002"]
+
+    measured = manifest.read_batches(tmp_path)["0002"]
+    assert measured.select(["image_id", "batch", "label"]) == renamed.select(["image_id", "batch", "label"])
+    assert measured["width"].to_pylist() == [12, 30, 12, 12]
+
+
+def test_a_tombstone_has_no_features(tmp_path: Path, png: Png) -> None:
+    first = rows("0001", [png(1), png(2)])
+    gone = first.slice(1).set_column(first.schema.get_field_index("removed"), "removed", [[True]])
+    both = {"0001": first, "0002": gone}
+
+    assert batches.update(tmp_path, both, processes=1) == ["0001", "0002"]
+    assert batches.update(tmp_path, both, processes=1) == []
+    assert [table.num_rows for table in manifest.read_batches(tmp_path).values()] == [2, 0]
+    assert batches.current(both, manifest.read_batches(tmp_path))["uri"].to_pylist() == ["0001/0.png"]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +124,9 @@ def test_a_broken_store_is_named_and_leaves_no_file(
     assert list((tmp_path / "features").iterdir()) == []
 
 
-def test_an_error_comes_back_from_a_pool(tmp_path: Path, png: Png) -> None:
-    many = rows("0001", [png(1)] * batches.POOL_FROM)
+def test_an_error_comes_back_from_a_pool(tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "POOL_FROM", 0)
+    many = rows("0001", [png(1)])
     store.path(many["image_id"][0].as_py()).unlink()
 
     with pytest.raises(DataError, match="missing"):

@@ -94,14 +94,15 @@ class Workspace:
             for number in range(130)
         ]
         table = pa.Table.from_pylist(rows, manifest.QUARANTINE_SCHEMA)
-        files.write_table(self.path / "data/quarantine/0002.parquet", table)
+        files.write_table(self.path / "data/quarantine/current.parquet", table)
         batches = [
-            {"batch": "0001", "listed": 1400, "known": 0, "accepted": 1400, "quarantined": {}},
+            {"batch": "0001", "listed": 1400, "known": 0, "accepted": 1400, "removed": 0, "quarantined": {}},
             {
                 "batch": "0002",
                 "listed": 1730,
                 "known": 1400,
                 "accepted": 200,
+                "removed": 3,
                 "quarantined": {"damaged": 44, "exact-duplicate": 43, "not-an-image": 43},
             },
         ]
@@ -111,9 +112,10 @@ class Workspace:
 
     def profile(self) -> None:
         feature = {"median": 200.0, "p05": 64.0, "p95": 640.5, "live_median": 198.0 if self.live else None}
+        against = {"against": "live", "threshold": 0.12, "detail": None}
         drift = [
-            {"feature": "brightness", "distance": 0.31, "p_value": 0.00012, "drifted": True},
-            {"feature": "contrast", "distance": 0.04, "p_value": 0.7, "drifted": False},
+            against | {"feature": "brightness", "distance": 0.31, "p_value": 0.00012, "drifted": True},
+            against | {"feature": "contrast", "distance": 0.04, "p_value": 0.7, "drifted": False},
         ]
         content = {
             "images": 1600,
@@ -125,6 +127,7 @@ class Workspace:
                 "97% of the images are grey; of ImageNet's 2% are.",
                 "The median image is 200 pixels high, half of ImageNet's 375.",
             ],
+            "domain_gap": {"score": 0.61, "words": "another kind of picture", "images": 1600, "parts": {}},
         }
         self.write("metrics/profile.json", content)
 

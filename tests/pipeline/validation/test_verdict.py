@@ -6,8 +6,8 @@ from pipeline.errors import DataError
 from pipeline.validation.verdict import Finding, Verdict
 
 WARN = Finding("imbalance", "warn", "cats outnumber dogs", "add dogs", {"ratio": 12.5})
-BLOCK = Finding("class-count", "block", "found one class", "add a class", {"classes": 1}, ("a.png",))
-OTHER = Finding("label", "block", "2 of 9 images have no label", "add a class")
+BLOCK = Finding("class_count", "block", "found one class", "add a class", {"classes": 1}, ("a.png",))
+OTHER = Finding("table", "block", "2 of 9 images have no label", "add a class")
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,9 @@ def test_the_worst_finding_is_the_verdict(findings: list[Finding], worst: str) -
 def test_what_blocks_comes_first_in_the_file() -> None:
     content = Verdict.of([WARN, BLOCK, OTHER]).to_json()
 
-    assert [finding["check"] for finding in content["findings"]] == ["class-count", "label", "imbalance"]
+    assert [finding["check"] for finding in content["findings"]] == ["class_count", "table", "imbalance"]
     assert content["findings"][0] == {
-        "check": "class-count",
+        "check": "class_count",
         "severity": "block",
         "message": "found one class",
         "fix": "add a class",

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
+from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatisticsList
 
-from pipeline.dataset import images
+from pipeline.dataset.reduced import reduced
 from pipeline.errors import DataError
 from pipeline.profiling import features
 from pipeline.profiling.imagenet import build, reference
@@ -24,6 +26,24 @@ def test_the_shipped_numbers_are_of_the_present_definitions() -> None:
     assert SHIPPED.features_version == features.VERSION
     assert SHIPPED.images == 500
     assert set(SHIPPED.features) == set(features.NUMERIC) - {"bytes"}
+
+
+def test_the_shipped_statistics_are_of_the_same_images() -> None:
+    (dataset,) = DatasetFeatureStatisticsList.FromString(
+        (reference.PATH.parent / build.STATISTICS).read_bytes()
+    ).datasets
+
+    assert dataset.num_examples == SHIPPED.images
+    medians = {feature.path.step[0]: feature.num_stats.median for feature in dataset.features}
+    for name in ("width", "brightness", "sharpness"):
+        assert medians[name] == pytest.approx(SHIPPED.features[name].median, rel=1e-3)
+
+
+def test_the_histograms_hold_every_image() -> None:
+    for name, value in SHIPPED.features.items():
+        assert sum(value.histogram.counts) == SHIPPED.images, name
+        assert len(value.histogram.counts) == reference.BINS
+        assert value.quantiles[0] <= value.histogram.low < value.histogram.high <= value.quantiles[-1]
 
 
 def test_the_shipped_channels_agree_with_the_published_ones() -> None:
@@ -61,7 +81,7 @@ def test_like_imagenet_there_is_nothing_to_say() -> None:
         ),
         pytest.param(
             {"sharpness": 0.5},
-            "sharpness: the median 0.5 lies above 100% of ImageNet's images (median 0.0138)",
+            "sharpness: the median 0.5 lies above 100% of ImageNet's images (median 0.0301)",
             id="sharp",
         ),
     ],
@@ -70,19 +90,19 @@ def test_each_gap_has_its_sentence(columns: dict[str, float], sentence: str) -> 
     assert reference.gap(like_imagenet(**columns), SHIPPED) == [sentence]
 
 
-def test_build_measures_every_file_and_survives_the_way_to_disk(tmp_path: Path, png: object) -> None:
-    folder = tmp_path / "imagenet"
-    folder.mkdir()
-    for seed, width in enumerate((10, 20, 30)):
-        (folder / f"{seed}.JPEG").write_bytes(png(seed, width))  # type: ignore[operator]
-    built = build.build(folder, source="three of noise")
-    reference.save(built, tmp_path / "reference.json")
+def test_the_numbers_of_a_table_survive_the_way_to_disk(tmp_path: Path) -> None:
+    made = reference.summarise(
+        table(3, width=[10, 20, 30], image_id=["b", "c", "a"]), source="three", built="2020-02-02", versions={"x": "1"}
+    )
+    reference.save(made, tmp_path / "reference.json")
 
-    assert reference.load(tmp_path / "reference.json") == built
-    assert (built.images, built.source) == (3, "three of noise")
-    width = built.features["width"]
+    assert reference.load(tmp_path / "reference.json") == made
+    assert (made.images, made.source) == (3, "three")
+    assert made.images_digest == hashlib.sha256(b"a\nb\nc").hexdigest()
+    width = made.features["width"]
     assert (width.mean, width.median, width.quantiles[0], width.quantiles[-1]) == (20, 20, 10, 30)
     assert width.share_below(15) == pytest.approx(0.25)
+    assert width.share_below([0, 20, 99]).tolist() == [0, 0.5, 1]
 
 
 @pytest.mark.parametrize("content", [None, b"no image"], ids=["empty", "not-an-image"])
@@ -91,19 +111,17 @@ def test_build_refuses(tmp_path: Path, content: bytes | None) -> None:
         (tmp_path / "a.JPEG").write_bytes(content)
 
     with pytest.raises(DataError, match=r"ImageNet images|Expected an image"):
-        build.build(tmp_path, source="")
+        build.build(tmp_path, source="", output=tmp_path / "out", processes=1)
+
+    assert not (tmp_path / "out").exists()
 
 
 def test_gap_of_a_folder_of_real_gray_images_says_so() -> None:
     folder = Path(__file__).parents[5] / "shared/data/magnetic_tile"
     if not folder.is_dir():
         pytest.skip(f"no sample images in {folder}")
-    rows = []
-    for path in sorted(folder.rglob("*.jp*g"))[:60]:
-        content = path.read_bytes()
-        identity = {"image_id": path.name, "batch": "0001", "label": path.parent.name}
-        rows.append(identity | features.measure(images.decode(content, 10**9), len(content)))
-    sentences = reference.gap(features.SCHEMA.empty_table().from_pylist(rows, schema=features.SCHEMA), SHIPPED)
+    copies = [reduced(path.read_bytes(), features.MEASURED_SIDE) for path in sorted(folder.rglob("*.jp*g"))[:60]]
+    sentences = reference.gap(features.measure(copies), SHIPPED)
 
     assert sentences[0].startswith("grayscale: 100%")
     assert any(sentence.startswith("edge density") for sentence in sentences)

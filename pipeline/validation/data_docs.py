@@ -36,6 +36,9 @@ td, th { border-top: 1px solid #dde3e9; padding: .35rem .6rem; text-align: left;
 """
 
 
+TITLES = {"validations": "Results", "expectations": "Rules"}
+
+
 def publish(site: Path, target: Path) -> None:
     """Copy the pages of `site` to `target`, self-contained, with an index."""
     names = sorted(path.relative_to(site) for path in site.rglob("*.html") if path.name != "index.html")
@@ -55,10 +58,15 @@ def self_contained(page: str) -> str:
 def _index(names: list[Path]) -> str:
     # Results before the suite that they are about.
     links = "".join(
-        f'<li><a href="{html.escape(name.as_posix())}">{html.escape(f"{name.parts[0]}: {name.stem}")}</a></li>\n'
+        f'<li><a href="{html.escape(name.as_posix())}">{TITLES[name.parts[0]]}: {html.escape(_table(name))}</a></li>\n'
         for name in reversed(names)
     )
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Row rules</title>{_HEAD}</head>\n'
         f"<body><h1>Row rules</h1>\n<ul>\n{links}</ul>\n</body></html>\n"
     )
+
+
+def _table(name: Path) -> str:
+    """`images` of expectations/images.html and of validations/images/<run>/<time>/<batch>.html."""
+    return name.with_suffix("").parts[1]

@@ -1,0 +1,48 @@
+"""How a command ends when something is wrong: one line and an exit status, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import typer
+from rich.console import Console
+
+from pipeline.errors import RefitError
+from pipeline.stage import explain
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """One line for what a user can mend; SIGTERM ends our children too, as a terminal's Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _terminated)
+    # Stages are started as `python -m …` and must get this interpreter, also when its environment is not active.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    try:
+        yield
+    except RefitError as error:
+        _fail(error)
+    except OSError as error:
+        if (known := explain(error)) is None:
+            raise
+        _fail(known)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped. The same command continues this run.")
+        raise typer.Exit(130) from None
+
+
+def _terminated(number: int, frame: object) -> None:
+    for child in psutil.Process().children(recursive=True):
+        child.terminate()
+    raise SystemExit(128 + number)
+
+
+def _fail(error: RefitError) -> None:
+    if not error.shown:
+        print(f"error: {error}", file=sys.stderr)
+    raise typer.Exit(error.exit_status)

@@ -1,0 +1,111 @@
+"""`data/duplicates`: for each batch, the near-duplicate pairs of its images with each other and with earlier ones.
+
+A file is written once and again only if what it was made from has changed, so the cost follows the new images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import files
+from pipeline.dataset import duplicates, manifest
+
+SCHEMA = pa.schema([("image_id", pa.string()), ("other", pa.string()), ("earlier", pa.bool_())])
+_VERSION = 1  # of the rule below and of what the columns mean
+_KEY = b"refit.made_from"
+
+
+@dataclass(frozen=True)
+class Links:
+    pairs: tuple[tuple[str, str], ...]  # image ids
+    cluster: Mapping[str, str]  # image id to the least id of what its own batch connects it with; itself is left out
+
+
+def update(folder: Path, features: Mapping[str, pa.Table], *, bits: int, error: float) -> None:
+    """Make `folder` hold the pairs of exactly these batches of feature rows (docs/formats.md), in their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.clear_temporaries(folder)
+    for path in folder.glob("*.parquet"):
+        if path.stem not in features:
+            path.unlink()
+    made_from = hashlib.sha256(f"{_VERSION} {bits} {error}".encode())
+    number: dict[str, int] = {}
+    clusters = np.empty(0, np.int64)
+    hashes, thumbnails = np.empty(0, np.uint64), np.empty((0, duplicates.THUMBNAIL_BYTES), np.uint8)
+    for name, table in features.items():
+        fresh = _first_rows(table, number)
+        first_new = len(number)
+        number.update({image_id: first_new + row for row, image_id in enumerate(fresh["image_id"].to_pylist())})
+        hashes = np.concatenate([hashes, fresh["dhash"].to_numpy().astype(np.int64).view(np.uint64)])
+        thumbnails = np.concatenate([thumbnails, _thumbnails(fresh)])
+        made_from.update(f"{table.schema.metadata} {list(number)[first_new:]}".encode())
+        path = folder / f"{name}.parquet"
+        key = {_KEY: made_from.hexdigest()}
+        if path.exists() and (pq.read_schema(path).metadata or {}).get(_KEY) == key[_KEY].encode():
+            pairs = _numbers(pq.read_table(path), number)
+        else:
+            pairs = duplicates.links(hashes, thumbnails, clusters, first_new=first_new, bits=bits, error=error)
+            files.write_table(path, _table(pairs, list(number), first_new).replace_schema_metadata(key))
+        own = pairs[(pairs >= first_new).all(axis=1)] - first_new
+        clusters = np.append(clusters, duplicates.components(len(number) - first_new, own) + first_new)
+
+
+def read(folder: Path) -> Links:
+    """All pairs of all batches. Empty if there are none."""
+    table = manifest.concatenate(manifest.read_batches(folder), SCHEMA)
+    pairs = tuple(zip(table["image_id"].to_pylist(), table["other"].to_pylist(), strict=True))
+    own = [pair for pair, earlier in zip(pairs, table["earlier"].to_pylist(), strict=True) if not earlier]
+    groups = duplicates.Groups()
+    for one, other in own:
+        groups.join(one, other)
+    return Links(pairs, {image_id: groups.representative(image_id) for pair in own for image_id in pair})
+
+
+def clusters(image_ids: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Image id to the name of its cluster, of those of `image_ids` that share one with another of them.
+
+    Two images are of one cluster also if only an image that is not among `image_ids` connects them.
+    """
+    groups = duplicates.Groups()
+    connected = set()
+    for one, other in pairs:
+        groups.join(one, other)
+        connected |= {one, other}
+    cluster = {image_id: groups.representative(image_id) for image_id in image_ids if image_id in connected}
+    size = Counter(cluster.values())
+    return {image_id: name for image_id, name in cluster.items() if size[name] > 1}
+
+
+def _first_rows(table: pa.Table, known: Mapping[str, int]) -> pa.Table:
+    """One row for each image that is not `known`; a renamed file has the image of an earlier batch."""
+    first: dict[str, int] = {}
+    for row, image_id in enumerate(table["image_id"].to_pylist()):
+        if image_id not in known:
+            first.setdefault(image_id, row)
+    return table.take(pa.array(first.values(), pa.int64()))
+
+
+def _thumbnails(table: pa.Table) -> duplicates.Thumbnails:
+    return np.frombuffer(b"".join(table["thumbnail"].to_pylist()), np.uint8).reshape(-1, duplicates.THUMBNAIL_BYTES)
+
+
+def _table(pairs: duplicates.Indices, ids: list[str], first_new: int) -> pa.Table:
+    columns = {
+        "image_id": [ids[number] for number in pairs[:, 1]],
+        "other": [ids[number] for number in pairs[:, 0]],
+        "earlier": pairs[:, 0] < first_new,
+    }
+    return pa.table(columns, SCHEMA)
+
+
+def _numbers(table: pa.Table, number: Mapping[str, int]) -> duplicates.Indices:
+    columns = [[number[image_id] for image_id in table[name].to_pylist()] for name in ("other", "image_id")]
+    return np.array(columns, np.int64).reshape(2, -1).T

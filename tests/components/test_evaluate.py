@@ -23,7 +23,7 @@ def test_writes_the_declared_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Path("params.yaml").write_text(yaml.safe_dump(params))
     files.write_json(Path("live.json"), {"version": None, "generation": 0, "path": None, "digest": None})
     files.write_table(Path("data/assignment.parquet"), write(tmp_path))
-    rows = [{"image_id": image_id, "uri": uri} for image_id, uri in uris().items()]
+    rows = [{"image_id": image_id, "uri": uri, "removed": False} for image_id, uri in uris().items()]
     files.write_table(Path("data/manifest/0001.parquet"), pa.Table.from_pylist(rows, manifest.SCHEMA))
 
     evaluate.main()

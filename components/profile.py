@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline import files, runtime, settings, stage
+from pipeline import files, settings, stage
 from pipeline.dataset import manifest, near_duplicates
 from pipeline.errors import DataError
 from pipeline.profiling import batches, embeddings, labels, summary
@@ -48,11 +48,6 @@ def main() -> None:
         alpha=options.drift_alpha,
         min_distance=options.drift_min_distance,
     )
-    # Imported late: the processes that measure images import this file, and would spend seconds on TensorFlow.
-    with runtime.quiet_imports():
-        from pipeline.profiling import statistics
-    files.write_bytes(Path("data/statistics/stats.pb"), statistics.to_bytes(statistics.compute(table)))
-    files.write_table(Path("data/statistics/by_label.parquet"), statistics.by_label(table))
     files.write_table(
         Path("data/suspects.parquet"), labels.SCHEMA.empty_table() if suspects is None else suspects.table
     )

@@ -1,4 +1,4 @@
-"""validate: judge the data before anything is trained on it."""
+"""validate: describe the data and judge them before anything is trained on them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from pipeline.dataset import manifest, near_duplicates
 from pipeline.profiling import batches
 
 logger = logging.getLogger(__name__)
+STATISTICS = Path("data/statistics")
 
 
 def main() -> None:
     with runtime.quiet_imports():
+        from pipeline.profiling import statistics
         from pipeline.validation.validate import validate
 
     params = settings.load(Path("params.yaml"))
     live = files.read_json(Path("live.json"))["path"]
     measured = manifest.read_batches(Path("data/features"))
     measured = manifest.read_batches(Path("data/features"))
+    table = batches.current(manifest.read_batches(Path("data/manifest")), measured)
+    files.write_bytes(STATISTICS / "stats.pb", statistics.to_bytes(statistics.compute(table)))
+    files.write_table(STATISTICS / "by_label.parquet", statistics.by_label(table))
     verdict = validate(
-        batches.current(manifest.read_batches(Path("data/manifest")), measured),
-        Path("data/statistics/stats.pb"),
+        table,
+        STATISTICS / "stats.pb",
         schema=Path("schema.pbtxt"),
         quarantine=pq.read_table("data/quarantine/current.parquet"),
         near_duplicates=near_duplicates.read(Path("data/duplicates")).pairs,

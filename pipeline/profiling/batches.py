@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,7 +32,7 @@ POOL_FROM = 100_000_000  # bytes
 OVERHEAD = 15_000  # bytes
 _VERSION_KEY = b"refit.features_version"
 
-Map = Callable[[Callable[[list[str]], "pa.Table"], Iterable[list[str]]], Iterable[pa.Table]]
+Map = Callable[[Callable[[list[str]], Mapping[str, Any]], Iterable[list[str]]], Iterable[Mapping[str, Any]]]
 
 
 def update(folder: Path, batches: Mapping[str, pa.Table], processes: int) -> list[str]:
@@ -141,23 +142,24 @@ def _rows(rows: pa.Table, known: pa.Table) -> pa.Table:
 
 
 def _measure_all(batch: str, ids: list[str], apply: Map) -> list[pa.Table]:
+    """Tables of `image_id` and the features."""
     chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
-    measured: list[pa.Table] = []
+    schema = pa.schema([field for field in features.SCHEMA if field.name not in ("batch", "label")])
+    tables = []
 
     def one_by_one() -> Iterator[None]:
-        for table in apply(_measure, chunks):
-            measured.append(table)
-            yield from [None] * table.num_rows
+        for chunk, columns in zip(chunks, apply(_measure, chunks), strict=True):
+            tables.append(pa.table({"image_id": chunk, **columns}, schema))
+            yield from [None] * len(chunk)
 
     for _ in track(one_by_one(), total=len(ids), what=f"Measuring batch {batch}"):
         pass
-    return measured
+    return tables
 
 
-def _measure(ids: list[str]) -> pa.Table:
-    """`image_id` and the features of images of the store; runs in a worker process."""
-    measured = features.measure(_copy(image_id) for image_id in ids)
-    return measured.add_column(0, features.SCHEMA.field("image_id"), [ids])
+def _measure(ids: list[str]) -> Mapping[str, Any]:
+    """The features of images of the store; runs in a worker process."""
+    return features.columns(_copy(image_id) for image_id in ids)
 
 
 def _copy(image_id: str) -> Reduced:

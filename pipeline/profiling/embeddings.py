@@ -27,6 +27,7 @@ from pipeline.dataset import images, manifest, store
 from pipeline.dataset.reduced import reduced
 from pipeline.errors import DataError, ModelError
 from pipeline.progress import track
+from pipeline.settings import refit_home
 
 logger = logging.getLogger(__name__)
 
@@ -109,25 +110,13 @@ class Network:
     def __init__(self) -> None:
         # Imported late: TensorFlow takes seconds, and most runs have few new images or none.
         with runtime.quiet_imports():
-            import keras
             import tensorflow as tf
-            from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-            from pipeline.backbones import efficientnet_lite, registry, torch_checkpoint
-            from pipeline.backbones.scaling import InputScaling
-        entry = registry.get(BACKBONE)
-        backbone = registry.build(entry, weights=registry.IMAGENET, size=SIDE)
-        tensors = torch_checkpoint.load(efficientnet_lite.weights_file())
-        self._kernel, self._bias = tensors["_fc.weight"].T, tensors["_fc.bias"]
-        pictures = keras.Input((SIDE, SIDE, 3), dtype="uint8")
-        pooled = keras.layers.GlobalAveragePooling2D()(backbone(InputScaling(entry.scaling)(pictures)))
-        model = keras.Model(pictures, pooled)
-        traced = tf.function(lambda batch: model(batch, training=False)).get_concrete_function(
-            tf.TensorSpec((BATCH, SIDE, SIDE, 3), tf.uint8)
-        )
-        # Only with constant weights does TensorFlow fold BatchNorm into the convolutions: 13.5 ms per image and core
-        # instead of 18. XLA takes 270.
-        self._call: Callable[..., Any] = convert_variables_to_constants_v2(traced)
+        path = refit_home() / "cache/embedding" / f"{BACKBONE}-{VERSION}-{tf.__version__}.pb"
+        if not path.exists():  # building it takes ten times as long as reading it, and Keras
+            files.write_bytes(path, _frozen_graph())
+        graph = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+        imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
+        self._call: Callable[..., Any] = imported.prune("batch:0", ["pooled:0", "max_logit:0"])
         self._tensor: Callable[..., Any] = tf.constant
 
     def embed(
@@ -140,10 +129,39 @@ class Network:
         vectors, logits = [np.empty((0, SIZE), "<f2")], [np.empty(0, np.float32)]
         for batch in track(_batches(keys, read, processes), total=-(-len(keys) // BATCH), what=what):
             filled = np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), axis=0)])
-            pooled = self._call(self._tensor(filled))[0].numpy()
-            vectors.append(pooled[: len(batch)].astype("<f2"))
-            logits.append((pooled @ self._kernel + self._bias)[: len(batch)].max(axis=1))
+            pooled, max_logit = self._call(self._tensor(filled))
+            vectors.append(pooled.numpy()[: len(batch)].astype("<f2"))
+            logits.append(max_logit.numpy()[: len(batch)])
         return np.concatenate(vectors), np.concatenate(logits)
+
+
+def _frozen_graph() -> bytes:
+    """A GraphDef: `batch`, uint8 [BATCH, SIDE, SIDE, 3], to `pooled`, [BATCH, SIZE], and `max_logit`, [BATCH]."""
+    with runtime.quiet_imports():
+        import keras
+        import tensorflow as tf
+        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+        from pipeline.backbones import efficientnet_lite, registry, torch_checkpoint
+        from pipeline.backbones.scaling import InputScaling
+    entry = registry.get(BACKBONE)
+    backbone = registry.build(entry, weights=registry.IMAGENET, size=SIDE)
+    tensors = torch_checkpoint.load(efficientnet_lite.weights_file())
+    pictures = keras.Input((SIDE, SIDE, 3), dtype="uint8")
+    model = keras.Model(
+        pictures, keras.layers.GlobalAveragePooling2D()(backbone(InputScaling(entry.scaling)(pictures)))
+    )
+
+    def call(batch: Any) -> Any:
+        pooled = model(batch, training=False)
+        logits = pooled @ tensors["_fc.weight"].T + tensors["_fc.bias"]
+        return tf.identity(pooled, name="pooled"), tf.reduce_max(logits, axis=1, name="max_logit")
+
+    traced = tf.function(call).get_concrete_function(tf.TensorSpec((BATCH, SIDE, SIDE, 3), tf.uint8))
+    # Only with constant weights does TensorFlow fold BatchNorm into the convolutions: 13.5 ms per image and core
+    # instead of 18. XLA takes 270.
+    graph: bytes = convert_variables_to_constants_v2(traced).graph.as_graph_def().SerializeToString(deterministic=True)
+    return graph
 
 
 def _batches(keys: Sequence[Key], read: Callable[[Key], bytes], processes: int) -> Iterator[NDArray[np.uint8]]:

@@ -74,7 +74,12 @@ _YELLOW_BLUE = np.array([0.5, 0.5, -1.0])
 
 
 def measure(images: Iterable[Reduced]) -> pa.Table:
-    """All features of N images: N rows of `SCHEMA` without the identity columns, which are the caller's.
+    """All features of N images: N rows of `SCHEMA` without the identity columns, which are the caller's."""
+    return pa.table(columns(images), pa.schema([field for field in SCHEMA if field.name not in IDENTITY]))
+
+
+def columns(images: Iterable[Reduced]) -> dict[str, Sequence[object] | npt.NDArray[np.generic]]:
+    """`measure` without Arrow, whose first array costs a worker process a quarter of a second: it imports pandas.
 
     The pixels of one image at a time are looked at, while they are in the processor's cache, and let go. The
     arithmetic on their sums is done for all images at once: a call of NumPy costs a microsecond, and a thumbnail has
@@ -93,7 +98,7 @@ def measure(images: Iterable[Reduced]) -> pa.Table:
     total, squares = (counts * _LEVELS).sum(axis=1), (counts * _LEVELS**2).sum(axis=1)
     brightness, contrast = _moments(counts.sum(axis=1), total, squares)
     sharpness, edge_density = zip(*slopes, strict=True)
-    columns = {
+    return {
         **dict(zip(_ORIGINAL, zip(*originals, strict=True), strict=True)),
         **_colour(*(np.array(sums) for sums in zip(*colours, strict=True))),
         "brightness": brightness,
@@ -104,7 +109,6 @@ def measure(images: Iterable[Reduced]) -> pa.Table:
         "dhash": dhash(small),
         "thumbnail": [_resized(luma, THUMBNAIL_SIDE, THUMBNAIL_SIDE).tobytes() for luma in small],
     }
-    return pa.table(columns, pa.schema([field for field in SCHEMA if field.name not in IDENTITY]))
 
 
 def _moments(count: Floats, total: Floats, squares: Floats) -> tuple[Floats, Floats]:
@@ -134,12 +138,15 @@ def _colour(count: Floats, total: Floats, products: Floats, saturation: Floats) 
     def along(axis: Floats) -> tuple[Floats, Floats]:
         return _moments(count, total @ axis, np.einsum("i,nij,j->n", axis, products, axis))
 
-    columns = {}
-    for name, axis in zip("rgb", np.eye(3), strict=True):
-        columns[f"mean_{name}"], columns[f"std_{name}"] = along(axis)
+    means, deviations = zip(*map(along, np.eye(3)), strict=True)
     (red_green, red_green_std), (yellow_blue, yellow_blue_std) = along(_RED_GREEN), along(_YELLOW_BLUE)
     spread, offset = np.hypot(red_green_std, yellow_blue_std), np.hypot(red_green, yellow_blue)
-    return columns | {"saturation": saturation, "colourfulness": spread + 0.3 * offset}
+    return {
+        **dict(zip(("mean_r", "mean_g", "mean_b"), means, strict=True)),
+        **dict(zip(("std_r", "std_g", "std_b"), deviations, strict=True)),
+        "saturation": saturation,
+        "colourfulness": spread + 0.3 * offset,
+    }
 
 
 def _channels(pixels: Bytes) -> Bytes:

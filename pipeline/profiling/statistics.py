@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics
 from pipeline.profiling import features
 from pipeline.profiling.schema import COLUMNS
 
+IMAGENET = Path(__file__).with_name("imagenet") / "statistics.pb"
 SPLITS = ("train", "val", "test")
 
 BY_LABEL = pa.schema(
@@ -29,6 +31,8 @@ def compute(table: pa.Table) -> DatasetFeatureStatisticsList:
 def by_split(table: pa.Table, splits: Mapping[str, str]) -> DatasetFeatureStatisticsList:
     """`compute` of the images of each split, as the datasets `train`, `val` and `test`; an empty split has none.
 
+    The dataset `imagenet` follows, for TFDV's drawings and comparisons to lay beside them.
+
     Args:
         splits: image id to split; images that are in none of the three are left out.
     """
@@ -40,6 +44,9 @@ def by_split(table: pa.Table, splits: Mapping[str, str]) -> DatasetFeatureStatis
             (dataset,) = compute(rows).datasets
             dataset.name = split
             found.datasets.append(dataset)
+    (imagenet,) = DatasetFeatureStatisticsList.FromString(IMAGENET.read_bytes()).datasets
+    imagenet.name = "imagenet"
+    found.datasets.append(imagenet)
     return found
 
 

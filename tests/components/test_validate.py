@@ -14,7 +14,6 @@ from pipeline.dataset import manifest, near_duplicates, store
 from tests.pipeline.validation.gate import SUSPECTS, images, profile, quarantined, suspected
 
 with runtime.quiet_imports():
-    from pipeline.profiling import statistics
     from pipeline.validation.anomalies import SCHEMA
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +41,6 @@ def deliver(rows: pa.Table, quarantine: pa.Table, pairs: pa.Table, suspects: pa.
     files.write_table(Path("data/quarantine/current.parquet"), quarantine)
     files.write_table(Path("data/duplicates/0001.parquet"), pairs)
     files.write_table(Path("data/suspects.parquet"), suspects)
-    files.write_bytes(Path("data/statistics/stats.pb"), statistics.compute(rows).SerializeToString())
     files.write_json(Path("metrics/ingest.json"), {"batches": [{"batch": "0001"}]})
     files.write_json(Path("metrics/profile.json"), profile(rows))
 

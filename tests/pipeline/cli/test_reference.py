@@ -25,7 +25,7 @@ def test_build_writes_the_three_files(tmp_path: Path, png: Callable[..., bytes])
     assert (built.images, built.source, built.features_version) == (4, "four of noise", features.VERSION)
     assert built.features["width"].median == 25
     assert space.load(output / "embeddings.npz").max_logits.shape == (4,)
-    assert {path.name for path in output.iterdir()} == {"reference.json", "embeddings.npz", build.STATISTICS}
+    assert {path.name for path in output.iterdir()} == {"reference.json", "embeddings.npz", "statistics.pb"}
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.reference import app
 from pipeline.profiling import features
-from pipeline.profiling.imagenet import build, reference, space
+from pipeline.profiling.imagenet import reference, space
 
 
 def test_build_writes_the_three_files(tmp_path: Path, png: Callable[..., bytes]) -> None:

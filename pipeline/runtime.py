@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 
 def prepare() -> None:
@@ -28,13 +29,26 @@ def quiet_imports() -> Iterator[None]:
     """Silence what Great Expectations, TFDV and Beam write while they are imported; errors still come through.
 
     They log some 300 lines about their own registries, warn of the age of Python and miss IPython: nothing that a
-    user can act upon, and it buries the one line that a failing stage ends with.
+    user can act upon, and it buries the one line that a failing stage ends with. TensorFlow 2.21 writes past Python,
+    to the file descriptor, before it reads any setting.
     """
     prepare()
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _no_descriptor_2():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
             yield
         finally:
             logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _no_descriptor_2() -> Iterator[None]:
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

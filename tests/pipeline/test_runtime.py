@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,14 @@ def test_chatter_is_silenced_and_comes_back(
     assert capsys.readouterr().err == ""
     logging.getLogger("library").warning("heard again")
     assert caplog.messages == ["heard again"]
+
+
+def test_libraries_that_write_past_python_are_silenced(capfd: pytest.CaptureFixture[str]) -> None:
+    with runtime.quiet_imports():
+        os.write(2, b"oneDNN custom operations are on\n")
+    os.write(2, b"heard again\n")
+
+    assert capfd.readouterr().err == "heard again\n"
 
 
 def test_an_import_that_fails_still_fails() -> None:

@@ -142,9 +142,3 @@ def encode(decoded: Decoded, original: bytes) -> tuple[bytes, str]:
     else:
         decoded.image.save(buffer, "PNG")
     return buffer.getvalue(), name
-
-
-def inspect(data: bytes, name: str, *, max_pixels: int, min_side: int) -> tuple[str, ...]:
-    from pipeline.dataset import inspection
-
-    return inspection.inspect(data, name, max_pixels=max_pixels, min_side=min_side)

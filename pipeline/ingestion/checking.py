@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline import workers
-from pipeline.dataset import images, store
+from pipeline.dataset import images, inspection, store
 from pipeline.ingestion import journal, reasons
 from pipeline.ingestion.answers import Checked, Limits
 from pipeline.progress import track
@@ -50,7 +50,7 @@ def check_one(source: Source, item: Item, limits: Limits) -> Checked:
         return Checked(None, reason=reasons.TOO_MANY_BYTES, detail=detail)
     try:
         data = source.read(item)
-        notes = images.inspect(data, item.uri, max_pixels=limits.max_pixels, min_side=limits.min_side)
+        notes = inspection.inspect(data, item.uri, max_pixels=limits.max_pixels, min_side=limits.min_side)
     except images.Unreadable as error:
         return Checked(None, reason=error.reason, detail=error.detail)
     except OSError as error:

@@ -159,7 +159,7 @@ def _measure_all(batch: str, ids: list[str], apply: Map) -> list[pa.Table]:
 
 def _measure(ids: list[str]) -> Mapping[str, Any]:
     """The features of images of the store; runs in a worker process."""
-    return features.columns(_copy(image_id) for image_id in ids)
+    return features.columns([_copy(image_id) for image_id in ids])
 
 
 def _copy(image_id: str) -> Reduced:

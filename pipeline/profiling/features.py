@@ -10,8 +10,7 @@ Units: colour values and luma are 0-1 (luma is ITU-R 601, as in Pillow's mode L)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +61,6 @@ NUMERIC = tuple(
     field.name for field in SCHEMA if field.name != "dhash" and field.type in (pa.int64(), pa.float64())
 )  # the features that have a distribution
 
-_ORIGINAL = ("format", "mode", "width", "height", "aspect_ratio", "bytes")  # what is said of the original
-
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
@@ -73,39 +70,42 @@ _RED_GREEN = np.array([1.0, -1.0, 0.0])
 _YELLOW_BLUE = np.array([0.5, 0.5, -1.0])
 
 
-def measure(images: Iterable[Reduced]) -> pa.Table:
+def measure(images: Sequence[Reduced]) -> pa.Table:
     """All features of N images: N rows of `SCHEMA` without the identity columns, which are the caller's."""
     return pa.table(columns(images), pa.schema([field for field in SCHEMA if field.name not in IDENTITY]))
 
 
-def columns(images: Iterable[Reduced]) -> dict[str, Sequence[object] | npt.NDArray[np.generic]]:
+def columns(images: Sequence[Reduced]) -> dict[str, Sequence[object] | npt.NDArray[np.generic]]:
     """`measure` without Arrow, whose first array costs a worker process a quarter of a second: it imports pandas.
 
-    The pixels of one image at a time are looked at, while they are in the processor's cache, and let go. The
-    arithmetic on their sums is done for all images at once: a call of NumPy costs a microsecond, and a thumbnail has
-    no more than a hundred microseconds' worth of pixels.
+    One step for all images, then the next, and the arithmetic on their sums for all at once: a thumbnail's pixels are
+    worth no more than a hundred microseconds, of which cold code and further calls of NumPy would take as much again.
     """
-    originals, histograms, slopes, colours, small = [], [], [], [], []
-    for copy in images:
-        luma = copy.image().convert("L")
-        originals.append((copy.format, copy.mode, copy.width, copy.height, copy.width / copy.height, copy.bytes))
-        histograms.append(luma.histogram())
-        slopes.append(_slopes(np.asarray(luma)))
-        colours.append(_colour_sums(copy.pixels))
-        small.append(_small(luma))
-    counts = np.array(histograms, np.float64)
+    lumas = [copy.image().convert("L") for copy in images]
+    counts = np.array([luma.histogram() for luma in lumas], np.float64)
     # Not with `@`: from this size on, BLAS would start threads, which keep spinning beside the other processes.
     total, squares = (counts * _LEVELS).sum(axis=1), (counts * _LEVELS**2).sum(axis=1)
-    brightness, contrast = _moments(counts.sum(axis=1), total, squares)
-    sharpness, edge_density = zip(*slopes, strict=True)
+    sums = counts.sum(axis=1), total, squares
+    brightness, contrast = _moments(*sums)
+    slopes = np.array([_slopes(np.asarray(luma)) for luma in lumas])
+    small = [_small(luma) for luma in lumas]
+    colours = [
+        _colour_sums(copy.pixels) if copy.pixels.ndim == 3 else _grey_sums(*grey)
+        for copy, *grey in zip(images, *sums, strict=True)
+    ]
     return {
-        **dict(zip(_ORIGINAL, zip(*originals, strict=True), strict=True)),
+        "format": [copy.format for copy in images],
+        "mode": [copy.mode for copy in images],
+        "width": [copy.width for copy in images],
+        "height": [copy.height for copy in images],
+        "aspect_ratio": [copy.width / copy.height for copy in images],
+        "bytes": [copy.bytes for copy in images],
         **_colour(*(np.array(sums) for sums in zip(*colours, strict=True))),
         "brightness": brightness,
         "contrast": contrast,
-        "sharpness": sharpness,
+        "sharpness": slopes[:, 0],
         "entropy": _entropy(counts),
-        "edge_density": edge_density,
+        "edge_density": slopes[:, 1],
         "dhash": dhash(small),
         "thumbnail": [_resized(luma, THUMBNAIL_SIDE, THUMBNAIL_SIDE).tobytes() for luma in small],
     }
@@ -119,13 +119,18 @@ def _moments(count: Floats, total: Floats, squares: Floats) -> tuple[Floats, Flo
     return total / count / 255, np.sqrt(count * squares - total**2) / count / 255
 
 
-def _colour_sums(pixels: Bytes) -> tuple[int, Floats, Floats, float]:
-    """Of [H, W] grey or [H, W, 4] colour: how many pixels were taken, the sums of the channels [3] and of their
-    products [3, 3], and the mean saturation.
+def _colour_sums(pixels: Bytes) -> tuple[float, npt.ArrayLike, npt.ArrayLike, float]:
+    """Of colour, [H, W, 4]: how many pixels were taken, the sums of the channels [3] and of their products [3, 3],
+    and the mean saturation.
     """
     channels = _channels(pixels)
     values = channels.astype(np.float64)
     return channels.shape[1], values.sum(axis=1), values @ values.T, _saturation(*channels)
+
+
+def _grey_sums(count: float, total: float, squares: float) -> tuple[float, npt.ArrayLike, npt.ArrayLike, float]:
+    """`_colour_sums` of three channels that are alike."""
+    return count, [total] * 3, [[squares] * 3] * 3, 0.0
 
 
 def _colour(count: Floats, total: Floats, products: Floats, saturation: Floats) -> dict[str, Floats]:
@@ -151,19 +156,11 @@ def _colour(count: Floats, total: Floats, products: Floats, saturation: Floats) 
 
 def _channels(pixels: Bytes) -> Bytes:
     """Red, green and blue of all pixels of a small image, else of `COLOUR_SAMPLE` spread evenly: [3, P]."""
-    # Four bytes at once: NumPy picks rows of single bytes ten times as slowly.
-    whole = pixels.ravel() if pixels.ndim == 2 else pixels.view("<u4").ravel()
+    whole = pixels.view("<u4").ravel()  # four bytes at once: NumPy picks rows of single bytes ten times as slowly
     if len(whole) > COLOUR_SAMPLE:
-        whole = whole[_spread(len(whole))]
-    if pixels.ndim == 2:
-        return np.tile(whole, (3, 1))
+        # Not every n-th: n might divide the width, and then the same columns would be seen in every row, and no others.
+        whole = whole[np.arange(COLOUR_SAMPLE) * len(whole) // COLOUR_SAMPLE]
     return np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4).T[:3])
-
-
-@lru_cache(maxsize=64)
-def _spread(count: int) -> npt.NDArray[np.intp]:
-    # Not every n-th: n might divide the width, and then the same columns would be seen in every row, and no others.
-    return np.linspace(0, count - 1, COLOUR_SAMPLE).astype(np.intp)
 
 
 def _saturation(red: Bytes, green: Bytes, blue: Bytes) -> float:

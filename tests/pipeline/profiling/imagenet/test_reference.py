@@ -29,9 +29,8 @@ def test_the_shipped_numbers_are_of_the_present_definitions() -> None:
 
 
 def test_the_shipped_statistics_are_of_the_same_images() -> None:
-    (dataset,) = DatasetFeatureStatisticsList.FromString(
-        (reference.PATH.parent / build.STATISTICS).read_bytes()
-    ).datasets
+    shipped = reference.PATH.with_name("statistics.pb").read_bytes()
+    (dataset,) = DatasetFeatureStatisticsList.FromString(shipped).datasets
 
     assert dataset.num_examples == SHIPPED.images
     medians = {feature.path.step[0]: feature.num_stats.median for feature in dataset.features}

@@ -59,6 +59,6 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@[ -x $(UV) ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	    --requirement <(sed -n '/^uv==/,/# via/p' requirements.lock)
 	@echo "Installing the packages of requirements.lock into $(VENV): 3 GB, a minute or a few"
-	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --compile-bytecode requirements.lock
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

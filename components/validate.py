@@ -23,7 +23,6 @@ def main() -> None:
     params = settings.load(Path("params.yaml"))
     live = files.read_json(Path("live.json"))["path"]
     measured = manifest.read_batches(Path("data/features"))
-    measured = manifest.read_batches(Path("data/features"))
     table = batches.current(manifest.read_batches(Path("data/manifest")), measured)
     files.write_bytes(STATISTICS / "stats.pb", statistics.to_bytes(statistics.compute(table)))
     files.write_table(STATISTICS / "by_label.parquet", statistics.by_label(table))

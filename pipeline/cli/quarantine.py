@@ -37,6 +37,8 @@ def list_quarantine(
 ) -> None:
     """List what is in quarantine since the last ingest, by reason."""
     with clear_errors():
+        if reason is not None and reason not in reasons.CURES:
+            raise typer.BadParameter(f"{reason!r} is no reason; there are: {', '.join(sorted(reasons.CURES))}")
         run, past = _newest(model)
         rows = [row for row in past.waiting.to_pylist() if reason in (None, row["reason"])]
         by_reason = Counter(row["reason"] for row in rows).most_common()
@@ -113,6 +115,7 @@ def release(
             by=psutil.Process().username(),
             at=datetime.now(UTC).isoformat(),
             reason=reason,
+            image_id=row["image_id"],
         )
         releases.append(releases.path(run.record["model"]), decision)
         console.print(f"The next `refit run` takes {_shown(row['uri'])} in as [bold]{_shown(label)}[/].")

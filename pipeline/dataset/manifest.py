@@ -73,6 +73,15 @@ def images(table: pa.Table) -> pa.Table:
     return table.filter(pc.invert(table["removed"]))
 
 
+def first_batch(batches: Mapping[str, pa.Table]) -> dict[str, str]:
+    """Image id to the batch that it first came with; a file that is renamed or relabelled has a row in a later one."""
+    found: dict[str, str] = {}
+    for name in sorted(batches, key=int):
+        for image_id in images(batches[name])["image_id"].to_pylist():
+            found.setdefault(image_id, name)
+    return found
+
+
 def concatenate(batches: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:
     """All rows of all batches; an empty table of `schema` if there are none."""
     return pa.concat_tables([schema.empty_table(), *batches.values()])

@@ -80,10 +80,11 @@ def ingest(
     elsewhere, answers = before.elsewhere(source.base)
     listing = sorted([*listing, *elsewhere], key=lambda item: item.uri)
     _require_unique(listing)
-    items, decided = releases.apply(released, listing)
+    items, _ = releases.apply(released, listing, {})  # what had no label can be read now
     held = before.held()
     fresh = [item for item in items if item.uri not in answers]
     answers |= _answers(source, fresh, held, before, limits, processes)
+    items, decided = releases.apply(released, listing, {uri: found.image_id for uri, found in answers.items()})
 
     refused = deciding.refuse(items, answers, {row.image_id: uri for uri, row in held.items()}, decided)
     accepted = [item for item in items if item.uri not in refused]

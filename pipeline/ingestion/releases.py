@@ -16,7 +16,7 @@ from pipeline.sources.source import Item
 
 @dataclass(frozen=True)
 class Release:
-    """Holds for one version of a file, as long as its source does not give it yet another label."""
+    """Holds for one content of a file, as long as its source does not give it yet another label."""
 
     uri: str
     source_version: str
@@ -25,6 +25,7 @@ class Release:
     by: str
     at: str  # ISO 8601, UTC
     reason: str
+    image_id: str | None = None  # of its content; None if that was not read for want of a label
 
 
 def path(model: str) -> Path:
@@ -55,12 +56,18 @@ def read(target: Path) -> list[Release]:
     return found
 
 
-def apply(releases: Sequence[Release], items: Sequence[Item]) -> tuple[list[Item], dict[str, Release]]:
-    """The items with the labels that people gave them, and uri to the release that did; the last one counts."""
-    known: Mapping[tuple[str, str], Release] = {(each.uri, each.source_version): each for each in releases}
+def apply(
+    releases: Sequence[Release], items: Sequence[Item], image_ids: Mapping[str, str | None]
+) -> tuple[list[Item], dict[str, Release]]:
+    """The items with the labels that people gave them, and uri to the release that did; the last one counts.
+
+    `image_ids`: of what has been read, by uri. A file that was only touched has another version and the same content.
+    """
+    by_version = {(each.uri, each.source_version): each for each in releases}
+    by_content = {(each.uri, each.image_id): each for each in releases if each.image_id}
     result, released = [], {}
     for item in items:
-        release = known.get((item.uri, item.version))
+        release = by_version.get((item.uri, item.version)) or by_content.get((item.uri, image_ids.get(item.uri) or ""))
         if release is None or not _holds(release, item):
             result.append(item)
             continue

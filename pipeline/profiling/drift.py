@@ -68,7 +68,7 @@ def new_rows(table: pa.Table, training: pa.Table) -> pa.Table:
 
 
 def previous_rows(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Rows of the newest batch, and of the batch before it with as many earlier ones as make `PREVIOUS_IMAGES`.
+    """Rows of the newest batch that brought images, and of the one before it and so on till `PREVIOUS_IMAGES`.
 
     The second is empty if the newest batch is the first.
     """
@@ -90,7 +90,7 @@ def all_comparisons(
     """Both comparisons, with a false-alarm rate of at most `alpha` over all they test.
 
     Args:
-        table: feature rows of the current images, at least one.
+        table: feature rows of the current images, at least one; `batch` is the one that an image first came with.
         training: feature rows that the live model was trained on; None without a live model.
         groups: image id to the group of those images that belong together; others stand for themselves.
     """

@@ -32,16 +32,19 @@ class DirectorySource:
                 f"Expected a directory of class folders at {self.root}, found {_what_is(self.root)}.",
                 fix="give an existing directory to --source",
             )
-        seen = set()  # links are followed, but no folder twice: they may lead in a circle
+        # Links are followed but not in circles. One to another class folder lists its images under both names, which
+        # is a conflict of labels for ingest to report; which of the names is meant is not for us to choose.
+        above: dict[str, frozenset[tuple[int, int]]] = {}  # folder to itself and those that it lies in
         for folder, subfolders, names in os.walk(self.root, onerror=_raise, followlinks=True):
             try:
                 status = os.stat(folder)
             except OSError as error:
                 _raise(error)
-            if (status.st_dev, status.st_ino) in seen:
+            here, parents = (status.st_dev, status.st_ino), above.get(os.path.split(folder)[0], frozenset())
+            if here in parents:
                 subfolders.clear()
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            above[folder] = parents | {here}
             subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
             label = None if folder == self.root else folder_label([os.path.basename(folder)])
             for name in sorted(names):

@@ -17,6 +17,7 @@ from pipeline.validation.tables import ACCEPTED
 from pipeline.validation.verdict import EXAMPLES
 from pipeline.validation.wording import agreeing, count
 
+FEW = 5  # a stray file or two among a few new ones are no reason to stop
 # Reason of quarantine to what is wrong with such files, to follow "3 of 200 listed files".
 UNREADABLE = {
     "damaged": "are damaged: not every pixel can be decoded",
@@ -43,7 +44,7 @@ def file_rules(files: pd.DataFrame, limits: Validate, newest: str | None) -> Ite
         counts = dict(sorted(Counter(lost["status"]).items()))
         of = int((new["status"] != DUPLICATE).sum())
         return Broken(
-            f"{len(lost)} of the {count(of, 'new image')} of batch {newest} cannot be used "
+            f"{len(lost)} of the {count(of, 'new file')} of batch {newest} cannot be used "
             f"({', '.join(f'{reason} {number}' for reason, number in counts.items())}), "
             f"more than validate.max_quarantine_share = {limits.max_quarantine_share:.0%}",
             "mend the files that data/quarantine lists, or raise validate.max_quarantine_share",
@@ -82,7 +83,7 @@ def file_rules(files: pd.DataFrame, limits: Validate, newest: str | None) -> Ite
         expectation = ExpectColumnValuesToNotBeInSet(column="status", value_set=[reason])
         return Rule("unreadable", "files", expectation, describe)
 
-    if (new["status"] != DUPLICATE).any():
+    if new["unusable"].sum() > FEW:
         # A second copy of a known image is set aside too, but nothing is lost with it.
         judged = (Column("batch") == newest) & (Column("status") != DUPLICATE)
         few = ExpectColumnMeanToBeBetween(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,21 @@ def test_a_conflict_is_settled_by_a_release(dataset: Dataset) -> None:
     assert batch.quarantined.num_rows == 0
     assert dataset.arrive(shelf).empty
     assert len(shelf.reads) == 3
+
+
+def test_a_release_outlives_a_touch_of_its_file_but_not_other_content(dataset: Dataset) -> None:
+    shelf = contested()
+    dataset.arrive(shelf)
+    image_id = hashlib.sha256(picture(1)).hexdigest()
+    dataset.releases = [replace(release("dog/b", "dog", "dog"), image_id=image_id)]
+    dataset.arrive(shelf)
+    shelf.files["dog/b"] = File(picture(1), version="2")
+    assert dataset.arrive(shelf).empty
+    assert dataset.labels == {"b": "dog"}
+    shelf.files["dog/b"] = File(picture(2), version="3")
+    dataset.arrive(shelf)
+    assert dataset.labels == {"a": "cat", "b": "dog"}
+    assert "released" not in dataset.summary["notes"]
 
 
 def test_the_other_copies_of_the_label_are_duplicates_and_the_label_may_be_a_new_one(dataset: Dataset) -> None:

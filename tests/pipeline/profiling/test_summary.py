@@ -15,7 +15,8 @@ IMAGENET = reference.load()
 
 def summarised(rows: pa.Table, training: pa.Table | None = None, **changes: Any) -> dict[str, Any]:
     nothing: dict[str, Any] = {"pairs": [], "embedded": 0, "domain_gap": None, "suspects": None}
-    content = summary.summarise(rows, training, IMAGENET, alpha=0.01, min_distance=0.1, **nothing | changes)
+    arrived = rows["batch"].to_pylist()
+    content = summary.summarise(rows, arrived, training, IMAGENET, alpha=0.01, min_distance=0.1, **nothing | changes)
     json.dumps(content, allow_nan=False)
     return content
 
@@ -40,6 +41,17 @@ def test_only_new_batches_are_compared_with_the_live_model() -> None:
     assert drifted == [("live", "saturation"), ("previous", "saturation")]
     assert content["live_classes"] == {"cat": 100, "dog": 100}
     assert content["features"]["saturation"]["live_median"] > 0.3
+
+
+def test_images_that_were_moved_are_not_new() -> None:
+    old = table(300, seed=1)
+    moved = table(200, seed=2, batch="0002", saturation=0.0)
+    arrived = ["0001"] * 500
+    content = summary.summarise(
+        pa.concat_tables([old, moved]), arrived, old, IMAGENET, pairs=[], embedded=0, domain_gap=None, suspects=None,
+        alpha=0.01, min_distance=0.1,
+    )  # fmt: skip
+    assert (content["new_images"], content["drift"]) == (0, [])
 
 
 def test_what_could_not_be_looked_at_is_null() -> None:

@@ -86,6 +86,15 @@ def test_what_is_no_file_is_listed_with_its_problem(photos: Path) -> None:
     assert len(found) == 4 + 3
 
 
+def test_a_link_to_a_class_folder_lists_its_images_again_and_hides_none(tmp_path: Path) -> None:
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog/a.png").touch()
+    (tmp_path / "alias").symlink_to("dog")
+    (tmp_path / "dog/up").symlink_to(tmp_path)
+    found = [(item.uri.removeprefix(f"{tmp_path}/"), item.label) for item in open_source(str(tmp_path)).list()]
+    assert found == [("alias/a.png", "alias"), ("dog/a.png", "dog")]
+
+
 def test_bytes_of_another_version_are_never_taken(photos: Path) -> None:
     source = open_source(str(photos))
     items = {item.uri: item for item in source.list()}

@@ -54,6 +54,7 @@ def test_the_same_bytes_elsewhere(tmp_path: Path) -> None:
         pytest.param(80, ["damaged"] * 20, False, id="at-the-limit"),
         pytest.param(79, ["damaged"] * 20 + ["empty"], True, id="above"),
         pytest.param(20, ["exact-duplicate"] * 80, False, id="second-copies-lose-nothing"),
+        pytest.param(1, ["not-an-image"] * 5, False, id="a-few-stray-files"),
     ],
 )
 def test_quarantine_share(tmp_path: Path, accepted: int, lost: list[str], blocked: bool) -> None:
@@ -67,13 +68,13 @@ def test_quarantine_share(tmp_path: Path, accepted: int, lost: list[str], blocke
 def test_only_the_newest_batch_counts_to_the_share(tmp_path: Path) -> None:
     earlier = images(40)
     newest = images(5, batch="0002", uri=[f"new{number}" for number in range(5)])
-    files = [quarantined(["damaged"] * 30), quarantined(["empty", "damaged"], batch="0002")]
+    files = [quarantined(["damaged"] * 30), quarantined(["empty"] * 4 + ["damaged"] * 2, batch="0002")]
     tables = build(pa.concat_tables([earlier, newest]), pa.concat_tables(files))
     (finding, *others) = judged(tables, tmp_path, newest="0002")
 
     assert (finding.check, finding.severity) == ("quarantine_share", "block")
     assert finding.message == (
-        "2 of the 7 new images of batch 0002 cannot be used (damaged 1, empty 1), "
+        "6 of the 11 new files of batch 0002 cannot be used (damaged 2, empty 4), "
         "more than validate.max_quarantine_share = 20%"
     )
     assert {other.check for other in others} == {"unreadable"}

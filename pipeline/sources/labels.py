@@ -40,7 +40,7 @@ def read(name: str, data: bytes, base: str) -> dict[str, set[Row]]:
     """
     rows: dict[str, set[Row]] = {}
     base = unicodedata.normalize("NFC", base)
-    for where, cells in FORMATS[Path(name).suffix](name, data):
+    for where, cells in FORMATS[Path(name).suffix.casefold()](name, data):
         path, label, group = (_cell(where, column, cells.get(column)) for column in _COLUMNS)
         if not path or not label:
             missing = "path" if not path else f"label for {path}"
@@ -109,7 +109,7 @@ def _parquet(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
             for number, row in enumerate(batch.to_pylist(), start=start):
                 yield f"{name}, row {number}", row
             start += batch.num_rows
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise _malformed(name, f"it is no Parquet file that can be read ({error})", "write it again") from None
 
 

@@ -7,6 +7,7 @@ in. Hidden files and folders (`.name`) are not listed: that is how tools mark wh
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def open_source(uri: str | None, *, labels: str | None = None, verify_etag: bool
     if labels is None:
         return LabelledSource(files)
     folder, name = os.path.split(labels)
-    if Path(name).suffix not in labels_file.FORMATS:
+    if Path(name).suffix.casefold() not in labels_file.FORMATS:
         raise SettingsError(
             f"ingest.labels: expected a file named .csv, .jsonl or .parquet, got {labels!r}.",
             fix="convert it to one of these",
@@ -137,14 +138,23 @@ class LabelledSource:
                     fix="correct ingest.labels",
                 )
             return item
-        names = {f"{self.base}labels{suffix}" for suffix in labels_file.FORMATS}
-        found = [item for item in listing if item.uri in names]
+        names = {f"labels{suffix}" for suffix in labels_file.FORMATS}
+        candidates = [item for item in listing if re.fullmatch(r"labels(\.[^/]*)?", self._name(item))]
+        found = [item for item in candidates if self._name(item) in names]
+        if candidates and not found:
+            raise DataError(
+                f"Expected one of {', '.join(sorted(names))}, found {candidates[0].uri}.",
+                fix="convert it, or call it something else if it holds no labels",
+            )
         if len(found) > 1:
             raise DataError(
                 f"Expected one labels file, found {' and '.join(item.uri for item in found)}.",
                 fix="keep one, or name it in ingest.labels",
             )
         return found[0] if found else None
+
+    def _name(self, item: Item) -> str:
+        return item.uri[len(self.base) :].casefold()
 
     def _read_labels(self, file: Item) -> bytes:
         problem = file.problem[1] if file.problem and file.problem[0] == "not-a-file" else None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,16 @@ def test_what_is_no_file_is_listed_with_its_problem(photos: Path) -> None:
     assert found["x/pipe.png"] == found["x/broken.png"] == "not-a-file"
     assert found["x/linked.png"] is found["x/c.png"] is None
     assert len(found) == 4 + 3
+
+
+@pytest.mark.parametrize(("name", "taken"), [("Labels.CSV", True), ("labels.tsv", False), ("labels.csv.gz", False)])
+def test_a_labels_file_by_another_name_is_taken_or_refused(photos: Path, name: str, taken: bool) -> None:
+    (photos / name).write_text("path,label\na.png,cat\n")
+    if taken:
+        assert {item.label for item in open_source(str(photos)).list()} == {"cat", None}
+    else:
+        with pytest.raises(DataError, match=re.escape(f"labels.parquet, found {photos / name}")):
+            list(open_source(str(photos)).list())
 
 
 def test_a_link_to_a_class_folder_lists_its_images_again_and_hides_none(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from pipeline.dataset import images, orientation
 from pipeline.dataset.images import Unreadable
 
 MAX_SCANS = 100  # of a progressive JPEG, as many as libjpeg writes at most; each costs a pass over all pixels
-# What libjpeg warns of and then fills with invented pixels. Its other warnings, such as "extraneous bytes before
-# marker" or "unknown JFIF revision number", leave the picture whole.
+# What libjpeg warns of and then fills with invented pixels. Its other warnings, such as "unknown JFIF revision
+# number", leave the picture whole.
 _DAMAGE = ("premature end", "bad huffman code", "bad arithmetic code", "instead of rst")
+_SKIPPED = re.compile(r"(\d+) extraneous bytes before marker 0x(..)")
+_RESTARTS = range(0xD0, 0xD8)
 _EXTENSIONS = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"},
     "PNG": {".png", ".apng"},
@@ -50,7 +52,7 @@ def inspect(data: bytes, name: str, *, max_pixels: int, min_side: int) -> tuple[
     if images.encoding(opened) == "JPEG":
         _check_jpeg(data, opened)
     else:
-        images.load(opened)
+        images.check(opened)
     turned = turned or orientation.of_image(opened) != 1
     found = {
         "wrong-extension": _is_wrong(PurePosixPath(name).suffix.lower(), images.encoding(opened)),
@@ -81,9 +83,28 @@ def _check_jpeg(data: bytes, opened: Image.Image) -> None:
     try:
         simplejpeg.decode_jpeg(data, space, min_height=1, min_width=1)
     except ValueError as error:
-        if any(words in str(error).lower() for words in _DAMAGE):
+        if _is_damage(str(error), data):
             raise Unreadable("damaged", str(error)) from None
-        images.load(opened)  # harmless, or a kind of JPEG that simplejpeg does not know: Pillow decides
+        images.check(opened)  # harmless, or a kind of JPEG that simplejpeg does not know: Pillow decides
+
+
+def _is_damage(warning: str, data: bytes) -> bool:
+    if any(words in warning.lower() for words in _DAMAGE):
+        return True
+    skipped = _SKIPPED.search(warning)
+    if skipped is None:
+        return False
+    try:
+        simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        if str(error) == warning:
+            return False  # between the segments before the first scan, where there are no pixels
+    # Left over behind a scan: the decoder met a broken code, came into step again at the wrong place and had all its
+    # blocks before the data ended (half of the photographs with 64 random bytes in the scan end like this). Only
+    # padding is harmless, and no encoder that we know pads before a restart.
+    count, marker = int(skipped[1]), int(skipped[2], 16)
+    padding = rb"[\0\xff]{%d}\xff%b" % (count, re.escape(bytes([marker])))
+    return marker in _RESTARTS or not re.search(padding, data)
 
 
 def _is_wrong(extension: str, encoding: str) -> bool:

@@ -7,6 +7,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from pipeline.dataset import images
 from pipeline.dataset.images import Unreadable, decode, encode
 
 
@@ -184,11 +185,62 @@ def test_others_are_encoded_anew_without_loss_unless_they_were_jpeg() -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(again))), np.asarray(COLOUR))
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+LONG = b"a" * 2_000_000
+
+
+@pytest.mark.parametrize(
+    "bulky",
+    [
+        chunk(b"zTXt", b"parameters\0\0" + zlib.compress(LONG)),
+        chunk(b"iTXt", b"parameters\0\1\0en\0\0" + zlib.compress(LONG)),
+        chunk(b"iCCP", b"profile\0\0" + zlib.compress(LONG)),
+        chunk(b"tEXt", b"parameters\0" + LONG) * 40,
+    ],
+    ids=["zTXt", "iTXt", "iCCP", "tEXt"],
+)
+@pytest.mark.parametrize("place", [33, -12], ids=["before-the-pixels", "behind-the-pixels"])
+def test_a_png_is_read_without_texts_that_are_too_long(bulky: bytes, place: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for data, size in [(encoded(TURNED, "PNG"), (24, 16)), (encoded(TURNED, "PNG", exif=exif), (16, 24))]:
+        decoded = decode(data[:place] + bulky + data[place:], 10_000)
+        assert decoded.image.size == size
+        np.testing.assert_array_equal(np.asarray(decoded.image), np.asarray(decode(data, 10_000).image))
+
+
+def test_tensorflow_reads_a_png_with_long_texts_as_it_is_stored() -> None:
+    tf = pytest.importorskip("tensorflow")
+    plain = encoded(TURNED, "PNG")
+    data = plain[:33] + chunk(b"zTXt", b"parameters\0\0" + zlib.compress(LONG)) + plain[33:]
+    kept, name = encode(decode(data, 10_000), data)
+
+    assert (kept, name) == (data, "png")
+    np.testing.assert_array_equal(tf.io.decode_png(kept).numpy(), np.asarray(TURNED))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F", "RGBA", "LA", "P"])
+def test_converting_strip_by_strip_changes_nothing(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (16, 24, 4), np.uint8)
+    if mode[0] in "IF":
+        dtype = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4", "F": "<f4"}[mode]
+        image = Image.fromarray((values[..., 0] * (257 if mode != "F" else 1 / 200)).astype(dtype))
+    else:
+        image = Image.fromarray(values).convert(mode)
+    assert image.mode == mode
+    data = encoded(image, "TIFF")
+    whole = np.asarray(decode(data, 10_000).image)
+    monkeypatch.setattr(images, "_STRIP", 5 * 24)
+
+    np.testing.assert_array_equal(np.asarray(decode(data, 10_000).image), whole)
+    assert whole.std() > 0
+
+
 def test_sixteen_bit_colour_is_reduced_once_for_all_readers() -> None:
     header, pixels = encoded(Image.new("RGB", (1, 1)), "PNG"), zlib.compress(b"\0" + bytes.fromhex("ffff80ff0001"))
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     deep = header[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)) + chunk(b"IDAT", pixels)
     decoded = decode(deep + chunk(b"IEND", b""), 10_000)

@@ -37,10 +37,8 @@ def main() -> None:
     suspects = labels.suspects(table, embedded, near_duplicates.clusters(table["image_id"].to_pylist(), pairs))
     imagenet = reference.load()
     live = files.read_json(Path("live.json"))["path"]
-    first = manifest.first_batch(rows)
     content = summary.summarise(
-        table,
-        [first[image_id] for image_id in table["image_id"].to_pylist()],
+        batches.by_arrival(table, rows),
         None if live is None else batches.trained_on(pq.read_table(Path(live, "training.parquet")), measured),
         imagenet,
         pairs=pairs,

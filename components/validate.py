@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline import files, runtime, settings, stage
 from pipeline.dataset import manifest, near_duplicates
-from pipeline.profiling import batches
+from pipeline.profiling import batches, drift
 
 logger = logging.getLogger(__name__)
 STATISTICS = Path("data/statistics")
@@ -23,7 +23,9 @@ def main() -> None:
     params = settings.load(Path("params.yaml"))
     live = files.read_json(Path("live.json"))["path"]
     measured = manifest.read_batches(Path("data/features"))
-    table = batches.current(manifest.read_batches(Path("data/manifest")), measured)
+    rows = manifest.read_batches(Path("data/manifest"))
+    table = batches.current(rows, measured)
+    training = None if live is None else batches.trained_on(pq.read_table(Path(live, "training.parquet")), measured)
     files.write_bytes(STATISTICS / "stats.pb", statistics.to_bytes(statistics.compute(table)))
     files.write_table(STATISTICS / "by_label.parquet", statistics.by_label(table))
     verdict = validate(
@@ -33,7 +35,8 @@ def main() -> None:
         quarantine=pq.read_table("data/quarantine/current.parquet"),
         near_duplicates=near_duplicates.read(Path("data/duplicates")).pairs,
         suspects=pq.read_table("data/suspects.parquet"),
-        training=None if live is None else batches.trained_on(pq.read_table(Path(live, "training.parquet")), measured),
+        training=training,
+        new=table if training is None else drift.new_rows(batches.by_arrival(table, rows), training),
         ingest=files.read_json(Path("metrics/ingest.json")),
         profile=files.read_json(Path("metrics/profile.json")),
         limits=params.validate_,

@@ -76,6 +76,13 @@ def current(manifest_batches: Mapping[str, pa.Table], feature_batches: Mapping[s
     return measured.take(pa.array(numbers, pa.int64())).append_column("uri", rows["uri"])
 
 
+def by_arrival(table: pa.Table, manifest_batches: Mapping[str, pa.Table]) -> pa.Table:
+    """`table` with the batch that each image first came with, in `batch`: a file that was moved is no new image."""
+    first = manifest.first_batch(manifest_batches)
+    batch = pa.array([first[image_id] for image_id in table["image_id"].to_pylist()], pa.string())
+    return table.set_column(table.schema.get_field_index("batch"), "batch", batch)
+
+
 def trained_on(training: pa.Table, feature_batches: Mapping[str, pa.Table]) -> pa.Table:
     """The feature rows of a model's training images by the definitions of today, which may not be those of its time."""
     measured = manifest.concatenate(feature_batches, features.SCHEMA)

@@ -16,6 +16,7 @@ COMPONENTS = 256  # fewer lose accuracy (128: 0.01), more cost time
 CALIBRATED_ON = 5000  # images, about: enough for two numbers
 TEMPERATURES = np.geomspace(0.5, 50, 40)
 WRONG = np.geomspace(1e-6, 0.5, 80)  # shares of wrong labels
+ONE_SIGMA_BELOW = 0.1587  # quantile of a normal distribution
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
 
 Floats = NDArray[np.float64]
@@ -64,12 +65,15 @@ def calibrated(scores: Floats, classes: Classes) -> tuple[Floats, float]:
     Networks, 2017). A label is taken for right, or for one drawn at random with a probability that is fitted together
     with the temperature: else wrong labels of which the discriminant is sure would pass for its doubt. Two numbers of
     the whole set can be fitted on the very answers that they are for.
+
+    Where classes are easy, all margins are alike and the likelihood cannot tell 5 % wrong labels from a discriminant
+    that is right about 95 %. So the temperature is at most what the spread of the margins allows (`_highest`).
     """
     sample = slice(None, None, -(-len(classes) // CALIBRATED_ON))
     some, rows, theirs = scores[sample], np.arange(len(classes[sample])), classes[sample]
     by_chance = 1 / scores.shape[1]
     best = (-np.inf, 1.0, 0.0)
-    for temperature in TEMPERATURES:
+    for temperature in np.unique(np.minimum(TEMPERATURES, _highest(some, theirs))):
         own = softmax(some / temperature, axis=1)[rows, theirs]
         mixed = (1 - WRONG) * own[:, None] + WRONG * by_chance
         likelihoods = np.log(mixed).mean(axis=0)
@@ -77,3 +81,18 @@ def calibrated(scores: Floats, classes: Classes) -> tuple[Floats, float]:
         best = max(best, (float(likelihoods[number]), float(temperature), float(WRONG[number])))
     _, temperature, wrong = best
     return softmax(scores / temperature, axis=1), wrong
+
+
+def _highest(scores: Floats, classes: Classes) -> float:
+    """The temperature that the bulk of the margins, of the own class over the best other, speaks for.
+
+    If margins were N(m, s²) under right labels and, mirrored, N(-m, s²) under wrong ones, the log odds of a margin d
+    would be 2 m d / s², so s² / 2m is the temperature. The quantile is beyond the reach of wrong labels up to 13 %
+    (measured); with more, it allows any temperature again. A higher one would see less of hard images (25 %: 11 instead
+    of 8 suspected of 412 magnetic tiles as they are).
+    """
+    rows = np.arange(len(classes))
+    others = scores.copy()
+    others[rows, classes] = -np.inf
+    low, median = np.quantile(scores[rows, classes] - others.max(axis=1), [ONE_SIGMA_BELOW, 0.5])
+    return max(float(TEMPERATURES[0]), float((median - low) ** 2 / (2 * median))) if median > 0 else np.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +21,6 @@ Pairs = Iterable[tuple[str, str]]
 
 def summarise(
     table: pa.Table,
-    arrived: Sequence[str],
     training: pa.Table | None,
     imagenet: Reference,
     *,
@@ -35,8 +34,7 @@ def summarise(
     """The content of metrics/profile.json (docs/formats.md).
 
     Args:
-        table: feature rows of the current images, at least one.
-        arrived: the batch that each of them first came with. A file that was moved is no new image.
+        table: feature rows of the current images, at least one; `batch` is the one that an image first came with.
         training: feature rows that the live model was trained on; None without a live model.
         pairs: image ids of near duplicates, of images that are no longer current too.
         embedded: images.
@@ -45,7 +43,6 @@ def summarise(
         min_distance: Kolmogorov-Smirnov distance, 0-1, below which nothing is called drift.
     """
     pairs = list(pairs)
-    table = table.set_column(table.schema.get_field_index("batch"), "batch", pa.array(arrived, pa.string()))
     new = table if training is None else drift.new_rows(table, training)
     cluster = clusters(table["image_id"].to_pylist(), pairs)
     found = drift.all_comparisons(table, training, alpha=alpha, min_distance=min_distance, groups=cluster)

@@ -63,6 +63,7 @@ class Evidence:
     quarantine: pa.Table
     suspects: pa.Table
     training: pa.Table | None
+    new: pa.Table  # feature rows of the images that are new to the live model; without one, of all
     profile: Mapping[str, Any]
 
 
@@ -79,6 +80,8 @@ def render(evidence: Evidence, *, max_pixels: int) -> str:
     verdict = evidence.verdict
     files = evidence.tables.files.drop_duplicates("item").set_index("item")
     waiting = evidence.quarantine.to_pylist()
+    # A drift of few new images would not be seen among all.
+    shown = evidence.new if evidence.new.num_rows else evidence.features
     album = Album(store.path, max_pixels=max_pixels, budget=PICTURES)
     return (
         environment(Path(__file__).parent)
@@ -90,7 +93,8 @@ def render(evidence: Evidence, *, max_pixels: int) -> str:
             findings=[(finding, _examples(finding, files, album)) for finding in verdict.findings],
             suspects=[_suspect(row, album) for row in evidence.suspects.slice(0, SUSPECTS).to_pylist()],
             suspected=evidence.suspects.num_rows,
-            panels=panels(evidence.features, evidence.training, evidence.profile),
+            panels=panels(shown, evidence.training, evidence.profile),
+            shown=shown.num_rows,
             panel_size=histograms,
             classes=classes(evidence.tables.classes, evidence.profile["live_classes"]),
             drift=drift(evidence.profile["drift"]),
@@ -136,7 +140,8 @@ def panels(
         if name in imagenet:
             drawn[IMAGENET] = _imagenet(imagenet[name])
         panel = histograms.panel(title, drawn, scale="log" if scale == "log" else "linear")
-        found.append((name, panel, profile["features"][name], name in drifted))
+        medians = profile["features"][name] | {"median": float(np.median(table[name].to_numpy()))}
+        found.append((name, panel, medians, name in drifted))
     return found
 
 

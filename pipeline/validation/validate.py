@@ -25,6 +25,7 @@ def validate(
     near_duplicates: Iterable[tuple[str, str]],
     suspects: pa.Table,
     training: pa.Table | None,
+    new: pa.Table,
     ingest: Mapping[str, Any],
     profile: Mapping[str, Any],
     limits: Validate,
@@ -42,6 +43,7 @@ def validate(
         near_duplicates: pairs of image ids.
         suspects: data/suspects.parquet.
         training: feature rows of the live model's training data; None without a live model.
+        new: those of `table` that are new to the live model; all without one.
         ingest, profile: the metrics of these stages.
         folds: of the cross-validation.
         max_pixels: larger images are not drawn.
@@ -66,7 +68,7 @@ def validate(
         )
         files.write_text(folder / "anomalies.pbtxt", anomalies.to_text(found))
         files.write_json(folder / "verdict.json", verdict.to_json())
-        evidenced = page.Evidence(verdict, judged, table, quarantine, suspects, training, profile)
+        evidenced = page.Evidence(verdict, judged, table, quarantine, suspects, training, new, profile)
         files.write_text(folder / "index.html", page.render(evidenced, max_pixels=max_pixels))
     return verdict
 

@@ -151,3 +151,13 @@ def test_current_misses_no_image_in_silence(tmp_path: Path, png: Png) -> None:
 
     with pytest.raises(DataError, match="each of 2 images, found none for 1"):
         batches.current(both, manifest.read_batches(tmp_path))
+
+
+def test_a_file_that_was_moved_came_with_its_first_batch(tmp_path: Path, png: Png) -> None:
+    stored = {"0001": rows("0001", [png(1), png(2)]), "0002": rows("0002", [png(1), png(3)], label="moved")}
+    batches.update(tmp_path, stored, 1)
+    table = batches.current(stored, manifest.read_batches(tmp_path))
+    came = batches.by_arrival(table, stored)
+    first = dict(zip(table["image_id"].to_pylist(), came["batch"].to_pylist(), strict=True))
+    assert [first[store.put(png(seed))] for seed in (1, 2, 3)] == ["0001", "0001", "0002"]
+    assert came.drop(["batch"]).equals(table.drop(["batch"]))

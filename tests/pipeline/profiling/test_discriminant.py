@@ -55,6 +55,20 @@ def test_calibration_finds_the_factor_and_the_share_of_wrong_labels(factor: floa
     assert wrong == pytest.approx(share, abs=0.01)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.12], ids=["all labels right", "3 % wrong", "12 % wrong"])
+def test_margins_that_are_alike_leave_no_doubt(share: float) -> None:
+    random = np.random.default_rng(4)
+    right = np.arange(6000) % 4
+    similar = (right + 1) % 4
+    scores = 20.0 * np.eye(4)[right] + 5.0 * np.eye(4)[similar] + random.normal(0, 0.5, (6000, 4))
+    wrong = random.random(6000) < share
+
+    probabilities, drawn = discriminant.calibrated(scores, np.where(wrong, similar, right))
+
+    assert probabilities[np.arange(6000), right].min() > 0.999
+    assert drawn == pytest.approx(share * 4 / 3, abs=0.01)  # one of four labels drawn at random is right
+
+
 def test_principal_components_keep_distances_where_there_are_few() -> None:
     vectors = np.random.default_rng(2).normal(0, 1, (10, 50)).astype(np.float32)
 

@@ -49,6 +49,7 @@ def rendered(
     quarantine: pa.Table | None = None,
     worst: pa.Table | None = None,
     training: pa.Table | None = None,
+    new: pa.Table | None = None,
     **changes: Any,
 ) -> str:
     waiting = quarantined([]) if quarantine is None else quarantine
@@ -60,6 +61,7 @@ def rendered(
         waiting,
         suspects,
         training,
+        rows if new is None else new,
         profile(rows, training, **changes),
     )
     text = page.render(evidence, max_pixels=10**8)
@@ -133,6 +135,15 @@ def test_examples_are_shown_as_pictures(png: Png) -> None:
     assert "looks like cat (90%, 1%)" in text
 
 
+def test_all_suspects_are_counted_though_only_the_worst_are_drawn() -> None:
+    found = suspected(
+        {"image_id": "0", "uri": f"{number}.png", "label": "dog", "suggested": "cat"} for number in range(1234)
+    )
+    text = rendered(images(), worst=found, suspects={"checked": 6000, "found": 1234})
+
+    assert "The 24 worst of 1,234 images that" in text
+
+
 def test_pictures_leave_the_page_below_three_megabytes(png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
     known = store.put(png(1, 200, 200))
     finding = Finding("small_image", "warn", "m", "f", {}, ("0.png",))
@@ -169,3 +180,10 @@ def test_distributions_are_drawn_over_the_live_models_and_imagenets() -> None:
     for name, panel, _, moved in drawn:
         assert [outline.name for outline in panel.outlines] == ["ours", "live", "imagenet"]
         assert moved is (name == "width")
+
+
+def test_the_new_images_are_what_is_drawn_over_the_training_data() -> None:
+    rows = images(40)
+    text = rendered(rows, training=rows, new=rows.slice(0, 12))
+    assert "the 12 new images" in text
+    assert "these 40 images" in rendered(rows, training=rows, new=rows.slice(0, 0))

@@ -34,7 +34,8 @@ def main() -> None:
     pairs = near_duplicates.read(DUPLICATES).pairs
     embeddings.update(EMBEDDINGS, rows, limit=options.embedded_images, processes=processes)
     embedded = embeddings.read(EMBEDDINGS, table["image_id"].to_pylist())
-    suspects = labels.suspects(table, embedded, near_duplicates.clusters(table["image_id"].to_pylist(), pairs))
+    cluster = near_duplicates.clusters(table["image_id"].to_pylist(), pairs)
+    suspects = labels.suspects(table, embedded, cluster)
     imagenet = reference.load()
     live = files.read_json(Path("live.json"))["path"]
     content = summary.summarise(
@@ -42,6 +43,7 @@ def main() -> None:
         None if live is None else batches.trained_on(pq.read_table(Path(live, "training.parquet")), measured),
         imagenet,
         pairs=pairs,
+        cluster=cluster,
         embedded=len(embedded),
         domain_gap=gap.measure(table, embedded, imagenet, space.load()),
         suspects=suspects,

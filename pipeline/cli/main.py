@@ -39,7 +39,6 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
 console = Console()
-errors = Console(stderr=True)
 
 Source = Annotated[str | None, typer.Option(help="Directory or s3://bucket/prefix with one folder per class.")]
 Model = Annotated[str | None, typer.Option(help="Name of the classifier in the registry.")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.sources.item import NO_LABEL
+
 CONFLICT = "label-conflict"
 DUPLICATE = "exact-duplicate"
 TOO_MANY_BYTES = "too-many-bytes"
@@ -12,12 +14,12 @@ OF_BYTES = frozenset({"empty", "git-lfs-pointer", "html-page", "not-an-image", "
 # Verdicts that another setting may change.
 OF_LIMITS = frozenset({"too-many-pixels", "too-small"})
 # What a person can settle by naming the label.
-RELEASABLE = frozenset({CONFLICT, "no-label"})
+RELEASABLE = frozenset({CONFLICT, NO_LABEL})
 
 CURES = {
     CONFLICT: "delete all copies but those of one class, or name the label: refit quarantine release",
     DUPLICATE: "nothing is lost: its copy is in the dataset, and this file takes its place when that one is deleted",
-    "no-label": "put it into a class folder or into the labels file, or name the label: refit quarantine release",
+    NO_LABEL: "put it into a class folder or into the labels file, or name the label: refit quarantine release",
     "not-a-file": "replace it by the image itself",
     "missing-file": "put the image where the labels file says it is, or take its row out",
     "unsafe-name": "give it a name without such parts, inside the source",

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float  # in the drawing's own units
+    text: str
 
 
 def linear_ticks(low: float, high: float) -> list[float]:

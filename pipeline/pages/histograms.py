@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.pages.axis import compact, linear_ticks, log_ticks
+from pipeline.pages.axis import Tick, compact, linear_ticks, log_ticks
 
 WIDTH, HEIGHT = 360, 190  # of a panel, in the SVG's own units
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 26, 24  # margins, for the axes' labels
@@ -52,12 +52,6 @@ class Sample:
     def histogram(self, edges: Values) -> Values:
         counts, _ = np.histogram(np.clip(self.values, edges[0], edges[-1]), edges)
         return counts / self.values.size
-
-
-@dataclass(frozen=True)
-class Tick:
-    at: float
-    text: str
 
 
 @dataclass(frozen=True)

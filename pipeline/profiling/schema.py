@@ -7,7 +7,7 @@ people review and commit it, later runs are held against it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tensorflow_metadata.proto.v0.schema_pb2 import Feature, Schema, StringDomai
 
 from pipeline.errors import SettingsError
 from pipeline.profiling import features
+from pipeline.wording import some
 
 # What is no property of the data: names, hashes and pictures have as many values as images.
 NOT_JUDGED = ("image_id", "batch", "dhash", "thumbnail")
@@ -83,7 +84,7 @@ def propose(table: pa.Table, base: Schema) -> tuple[Schema, list[Narrowed]]:
     labels = sorted(set(table["label"].to_pylist()))
     next(feature for feature in schema.feature if feature.name == "label").domain = "label"
     schema.string_domain.add(name="label", value=labels)
-    narrowed = [Narrowed("label", "any", _some(labels))]
+    narrowed = [Narrowed("label", "any", some(labels, NAMED))]
     if table.num_rows >= MIN_IMAGES:
         for feature in schema.feature:
             if feature.name in features.NUMERIC:
@@ -130,7 +131,9 @@ def _narrow_values(domain: StringDomain, column: pa.ChunkedArray) -> Narrowed:
     present, before = sorted(set(column.to_pylist())), list(domain.value)
     domain.value[:] = present
     left_out = ", ".join(value for value in before if value not in present)
-    return Narrowed(domain.name, _some(before), _some(present), f"left out {left_out}" if left_out else None)
+    return Narrowed(
+        domain.name, some(before, NAMED), some(present, NAMED), f"left out {left_out}" if left_out else None
+    )
 
 
 def _narrow_bounds(feature: Feature, table: pa.Table) -> Narrowed:
@@ -152,8 +155,8 @@ def _narrow_bounds(feature: Feature, table: pa.Table) -> Narrowed:
     far = np.flatnonzero((scale < p01 - OUTLYING * margin) | (scale > p99 + OUTLYING * margin))
     remark = None
     if len(far):
-        uris = table["uri"].take(far).to_pylist()
-        remark = f"{len(far)} of {len(values)} images lie far from the others and set a bound, {_some(map(repr, uris))}"
+        uris = some([repr(uri) for uri in table["uri"].take(far).to_pylist()], NAMED)
+        remark = f"{len(far)} of {len(values)} images lie far from the others and set a bound, {uris}"
     return Narrowed(feature.name, before, f"{low:g} to {high:g}", remark)
 
 
@@ -161,8 +164,3 @@ def _rounded(value: float, direction: Callable[[float], int]) -> float:
     """To three significant digits."""
     digits = 2 - math.floor(math.log10(abs(value))) if value else 0
     return round(direction(value * 10.0**digits) / 10.0**digits, digits)
-
-
-def _some(values: Iterable[str]) -> str:
-    items = list(values)
-    return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.dataset.near_duplicates import clusters
 from pipeline.profiling import drift, features
 from pipeline.profiling.imagenet.gap import DomainGap
 from pipeline.profiling.imagenet.reference import Reference, gap
@@ -25,6 +24,7 @@ def summarise(
     imagenet: Reference,
     *,
     pairs: Pairs,
+    cluster: Mapping[str, str],
     embedded: int,
     domain_gap: DomainGap | None,
     suspects: Suspects | None,
@@ -37,14 +37,13 @@ def summarise(
         table: feature rows of the current images, at least one; `batch` is the one that an image first came with.
         training: feature rows that the live model was trained on; None without a live model.
         pairs: image ids of near duplicates, of images that are no longer current too.
+        cluster: image id to what near duplicates connect it with (`near_duplicates.clusters`).
         embedded: images.
         domain_gap, suspects: None if there is nothing to tell them from.
         alpha: false-alarm rate of the drift test, 0-1.
         min_distance: Kolmogorov-Smirnov distance, 0-1, below which nothing is called drift.
     """
-    pairs = list(pairs)
     new = table if training is None else drift.new_rows(table, training)
-    cluster = clusters(table["image_id"].to_pylist(), pairs)
     found = drift.all_comparisons(table, training, alpha=alpha, min_distance=min_distance, groups=cluster)
     return {
         "images": table.num_rows,

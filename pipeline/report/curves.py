@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.pages.axis import Tick
+
 WIDTH, HEIGHT = 520, 230  # of a panel, in the SVG's own units
 LEFT, RIGHT, TOP, BOTTOM = 42, 12, 26, 26  # margins, for the axes' labels
 TITLES = {"loss": "Loss (nats)", "accuracy": "Accuracy"}
@@ -17,12 +19,6 @@ class Line:
     name: str  # training or validation
     points: str  # of an SVG polyline
     last: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Tick:
-    at: float
-    text: str
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from great_expectations.expectations.row_conditions import Column
 
 from pipeline.settings import Validate
 from pipeline.validation.expectations import Broken, Rule
-from pipeline.validation.wording import count, names, sizes, some
+from pipeline.wording import count, names, sizes, some
 
 
 def class_rules(classes: pd.DataFrame, limits: Validate, folds: int, live: Mapping[str, int] | None) -> Iterator[Rule]:

@@ -15,7 +15,7 @@ from pipeline.settings import Validate
 from pipeline.validation.expectations import Broken, Rule
 from pipeline.validation.tables import ACCEPTED
 from pipeline.validation.verdict import EXAMPLES
-from pipeline.validation.wording import agreeing, count
+from pipeline.wording import agreeing, count
 
 FEW = 5  # a stray file or two among a few new ones are no reason to stop
 # Reason of quarantine to what is wrong with such files, to follow "3 of 200 listed files".

@@ -19,7 +19,7 @@ from great_expectations.expectations.row_conditions import Column
 from pipeline.settings import Validate
 from pipeline.validation.expectations import Broken, Rule
 from pipeline.validation.verdict import EXAMPLES
-from pipeline.validation.wording import agreeing, count, names, some
+from pipeline.wording import agreeing, count, names, some
 
 TABLE = "table"  # the check of Refit's own tables, which no policy turns off
 

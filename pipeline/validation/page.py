@@ -22,7 +22,7 @@ from pipeline.pages import histograms
 from pipeline.pages.environment import environment
 from pipeline.pages.thumbnails import Album
 from pipeline.profiling.imagenet import reference
-from pipeline.validation.checks import LABEL
+from pipeline.validation.drift import LABEL
 from pipeline.validation.tables import Tables
 from pipeline.validation.verdict import Finding, Verdict
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline import files
 from pipeline.settings import Severity, Validate
-from pipeline.validation import anomalies, checks, data_docs, expectations, page, rules, tables
+from pipeline.validation import anomalies, data_docs, drift, expectations, page, rules, tables
 from pipeline.validation.verdict import Finding, Verdict
 
 
@@ -64,7 +64,7 @@ def validate(
             data_docs.publish(Path(project) / expectations.SITE, folder / "data_docs")
         outside = anomalies.findings(found, table, own=limits.schema_ is None)
         verdict = Verdict.of(
-            [*broken, *checks.drift(profile, limits.policy), *_at_most(limits.policy.schema_, outside)]
+            [*broken, *drift.findings(profile, limits.policy), *_at_most(limits.policy.schema_, outside)]
         )
         files.write_text(folder / "anomalies.pbtxt", anomalies.to_text(found))
         files.write_json(folder / "verdict.json", verdict.to_json())

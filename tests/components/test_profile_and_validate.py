@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from components import profile, validate
 from pipeline import files, runtime
@@ -19,17 +17,6 @@ with runtime.quiet_imports():
 
 ROOT = Path(__file__).parents[2]
 Png = Callable[..., bytes]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    shutil.copy(ROOT / "params.yaml", folder)
-    shutil.copy(ROOT / "pipeline/validation/schema.pbtxt", folder)
-    files.write_json(folder / "live.json", {"version": None, "generation": 0, "path": None, "digest": None})
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def deliver(batch: str, png: Png, classes: dict[str, int], first_seed: int = 0) -> None:

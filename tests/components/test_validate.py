@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,21 +13,10 @@ from pipeline.dataset import manifest, near_duplicates, store
 from tests.pipeline.validation.gate import SUSPECTS, images, profile, quarantined, suspected
 
 with runtime.quiet_imports():
-    from pipeline.validation.anomalies import SCHEMA
+    pass
 
 ROOT = Path(__file__).parents[2]
 Png = Callable[..., bytes]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    shutil.copy(ROOT / "params.yaml", folder)
-    shutil.copy(SCHEMA, folder / "schema.pbtxt")
-    files.write_json(folder / "live.json", {"version": None, "generation": 0, "path": None, "digest": None})
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def deliver(rows: pa.Table, quarantine: pa.Table, pairs: pa.Table, suspects: pa.Table) -> None:

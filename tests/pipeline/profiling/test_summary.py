@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.dataset.near_duplicates import clusters
 from pipeline.profiling import features, labels, summary
 from pipeline.profiling.imagenet import reference
 from pipeline.profiling.imagenet.gap import DomainGap
@@ -15,6 +16,7 @@ IMAGENET = reference.load()
 
 def summarised(rows: pa.Table, training: pa.Table | None = None, **changes: Any) -> dict[str, Any]:
     nothing: dict[str, Any] = {"pairs": [], "embedded": 0, "domain_gap": None, "suspects": None}
+    nothing["cluster"] = clusters(rows["image_id"].to_pylist(), changes.get("pairs", []))
     content = summary.summarise(rows, training, IMAGENET, alpha=0.01, min_distance=0.1, **nothing | changes)
     json.dumps(content, allow_nan=False)
     return content

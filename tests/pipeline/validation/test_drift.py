@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.validation import checks
+from pipeline.validation.drift import findings
 from pipeline.validation.verdict import Finding
 from tests.pipeline.validation.gate import limits
 
@@ -13,7 +13,7 @@ def item(feature: str, distance: float, *, against: str = "live", detail: str | 
 
 
 def run(*drift: dict[str, Any], policy: tuple[str, ...] = ()) -> list[Finding]:
-    return list(checks.drift({"drift": list(drift), "new_images": 50}, limits(*policy).policy))
+    return list(findings({"drift": list(drift), "new_images": 50}, limits(*policy).policy))
 
 
 def test_no_drift_is_no_finding() -> None:

@@ -1,4 +1,4 @@
-"""What profile has found of the dataset as a whole: drift. Each check gives its findings."""
+"""What profile has found of drift, as findings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.settings import Policy
 from pipeline.validation.verdict import Finding
-from pipeline.validation.wording import some
+from pipeline.wording import some
 
 LABEL = "label"  # the feature whose drift is one of the mix of classes
 # What is compared, in words: the new data and what they are held against.
@@ -17,7 +17,7 @@ AGAINST = {
 }
 
 
-def drift(profile: Mapping[str, Any], policy: Policy) -> Iterator[Finding]:
+def findings(profile: Mapping[str, Any], policy: Policy) -> Iterator[Finding]:
     """Args: `profile`: metrics/profile.json."""
     for against, (new, reference) in AGAINST.items():
         found = [item for item in profile["drift"] if item["drifted"] and item["against"] == against]

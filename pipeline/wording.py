@@ -32,5 +32,5 @@ def sizes(classes: Mapping[str, int]) -> str:
     )
 
 
-def some(items: Sequence[str]) -> str:
-    return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
+def some(items: Sequence[str], shown: int = NAMED) -> str:
+    return ", ".join(items[:shown]) + (f" and {len(items) - shown} more" if len(items) > shown else "")

@@ -134,11 +134,15 @@ class Augment(Section):
     contrast: Annotated[float, Field(ge=0, lt=1)]
 
 
+Filter = Literal["grayscale", "edges", "contours", "clahe"]
+
+
 class Train(Section):
     parts: tuple[str, ...]
     backbone: str
     weights: str
     input_size: Annotated[int, Field(ge=16, le=1024)]
+    filters: tuple[Filter, ...]
     batch_size: Positive
     seed: Count
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
@@ -153,6 +157,13 @@ class Train(Section):
         if parts != expected:
             raise ValueError(f"expected at least two folds in order, then final: {list(expected)}")
         return parts
+
+    @field_validator("filters")
+    @classmethod
+    def _each_filter_once(cls, filters: tuple[Filter, ...]) -> tuple[Filter, ...]:
+        if len(set(filters)) < len(filters):
+            raise ValueError("expected each filter at most once, in the order of application")
+        return filters
 
     @property
     def folds(self) -> int:

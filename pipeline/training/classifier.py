@@ -2,8 +2,8 @@
 
     images uint8 [N, S, S, 3] -- lower --> maps [N, h, w, c] -- middle --> features [N, C] -- head --> logits [N, K]
 
-`lower` is what stays frozen in both phases, `middle` the blocks that the second phase unfreezes, with the pooling
-behind them. All pieces share their layers, so training `upper` (middle + head) trains `whole`.
+`lower` is what stays frozen in both phases, the filters first, `middle` the blocks that the second phase unfreezes,
+with the pooling behind them. All pieces share their layers, so training `upper` (middle + head) trains `whole`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from pipeline.backbones.registry import Backbone
 from pipeline.backbones.scaling import InputScaling
+from pipeline.settings import Filter
+from pipeline.training import filters as image_filters
 from pipeline.training.layers import Probabilities, Standardise
 
 # Features that hardly vary in training (dead units) would be blown up by dividing by their spread: one test image
@@ -34,8 +36,19 @@ class Classifier:
     whole: keras.Model  # images to probabilities
 
 
-def build(backbone: keras.Model, entry: Backbone, *, classes: Sequence[str], blocks: int, dropout: float) -> Classifier:
-    """Put a head on `backbone` and cut it below its last `blocks` blocks. Everything but the head is frozen."""
+def build(
+    backbone: keras.Model,
+    entry: Backbone,
+    *,
+    classes: Sequence[str],
+    blocks: int,
+    dropout: float,
+    filters: Sequence[Filter] = (),
+) -> Classifier:
+    """Put `filters` in front of `backbone` and a head on it, and cut it below its last `blocks` blocks.
+
+    Everything but the head is frozen.
+    """
     backbone.trainable = False
     cut = _cut(backbone, entry, blocks)
 
@@ -45,8 +58,12 @@ def build(backbone: keras.Model, entry: Backbone, *, classes: Sequence[str], blo
     probabilities = Probabilities(classes, name="probabilities")
 
     images = keras.Input(backbone.input.shape[1:], dtype="uint8", name="images")
+    filtered = images
+    for layer in image_filters.make(filters):
+        filtered = layer(filtered)
+    scaled = scaling(filtered)
     below = keras.Model(backbone.input, cut, name="lower")
-    lower = keras.Model(images, below(scaling(images)), name="lower_blocks")
+    lower = keras.Model(images, below(scaled), name="lower_blocks")
     middle = keras.Model(cut, pool(backbone.output), name="middle")
     features = keras.Input(middle.output.shape[1:], name="features")
     head = keras.Model(features, classify(features), name="head")
@@ -54,7 +71,7 @@ def build(backbone: keras.Model, entry: Backbone, *, classes: Sequence[str], blo
     upper = keras.Model(maps, classify(middle(maps)), name="upper")
     # The head's layers are applied here one by one, not as a model within: a model that was trained would take its
     # optimizer and loss into the file, and the file could not be read without them.
-    whole = keras.Model(images, probabilities(classify(pool(backbone(scaling(images))))), name="classifier")
+    whole = keras.Model(images, probabilities(classify(pool(backbone(scaled)))), name="classifier")
     for model in (lower, middle, whole):
         model.compile(jit_compile="auto")  # uncompiled, Keras predicts through XLA, on a CPU 20 times slower
     return Classifier(lower, middle, head, upper, whole)

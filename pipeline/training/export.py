@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 from pipeline.backbones import scaling
 from pipeline.dataset.resize import resize_uint8
 from pipeline.errors import ModelError
-from pipeline.training import layers
+from pipeline.training import filters, layers
 
 TOLERANCE = 1e-4  # largest difference of a probability between two forms of one model
-LAYERS = (scaling.InputScaling, layers.Standardise, layers.Probabilities)  # importing them registers them with Keras
+LAYERS = (  # importing them registers them with Keras
+    filters.Grayscale,
+    filters.Edges,
+    filters.Contours,
+    filters.Clahe,
+    scaling.InputScaling,
+    layers.Standardise,
+    layers.Probabilities,
+)
 
 
 def load(path: Path) -> keras.Model:

@@ -86,6 +86,7 @@ def train(part: str, settings: Train, *, assignment: pa.Table, shards: Path, mod
         classes=index.classes,
         blocks=settings.finetune.blocks,
         dropout=settings.head.dropout,
+        filters=settings.filters,
     )
     splits = {
         name: records.dataset(shards, index, keep, size=settings.input_size, splits=("train", "val"))
@@ -201,4 +202,5 @@ def _environment(settings: Train) -> dict[str, Any]:
         "backbone": settings.backbone,
         "weights": settings.weights,
         "input_size": settings.input_size,
+        "filters": list(settings.filters),
     }

@@ -23,6 +23,8 @@ def test_the_shipped_params_are_valid_and_every_key_has_a_comment() -> None:
         ("train.batch_size=many", ["train.batch_size", "integer", "'many'"]),
         ("train.head.dropout=1.5", ["train.head.dropout", "1.5"]),
         ("train.parts=[fold-0, final]", ["train.parts", "at least two folds"]),
+        ("train.filters=[edges, sepia]", ["train.filters.1", "'grayscale', 'edges', 'contours' or 'clahe'", "'sepia'"]),
+        ("train.filters=[clahe, edges, clahe]", ["train.filters: expected each filter at most once", "clahe"]),
         ("shard.test_share=0.7", ["shard", "training"]),
         ("promote.model=../live", ["promote.model"]),
         ("train", ["section.key=value", "'train'"]),

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.training import classifier
+from pipeline.training import classifier, filters
 from tests.pipeline.training import tiny
 
 
@@ -22,6 +22,25 @@ def test_the_pieces_together_are_the_whole(blocks: int) -> None:
     whole = model.whole.predict_on_batch(images)
     np.testing.assert_allclose(whole, keras.ops.softmax(logits), atol=1e-6)
     assert whole.dtype == np.float32
+    assert whole.std() > 0.01
+
+
+@pytest.mark.parametrize("blocks", [1, 3], ids=["one", "all"])
+def test_filters_come_first_in_their_order(blocks: int) -> None:
+    plain, filtered = tiny.make(blocks), tiny.make(blocks, filters=("contours", "grayscale"))
+    images, _, _ = tiny.pictures(4)
+    seen = filters.apply(images, ["contours", "grayscale"])
+
+    maps = filtered.lower.predict_on_batch(images)
+
+    np.testing.assert_allclose(maps, plain.lower.predict_on_batch(seen), atol=1e-5)
+    assert not np.allclose(maps, plain.lower.predict_on_batch(images), atol=0.1)
+    assert [layer.name for layer in filtered.whole.layers[1:3]] == ["contours", "grayscale"]
+    kernel = np.random.default_rng(0).normal(size=(8, 3))
+    for model in (plain, filtered):
+        model.head.get_layer("logits").set_weights([kernel, np.zeros(3)])
+    whole = filtered.whole.predict_on_batch(images)
+    np.testing.assert_allclose(whole, plain.whole.predict_on_batch(seen), atol=1e-5)
     assert whole.std() > 0.01
 
 

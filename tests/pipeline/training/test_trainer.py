@@ -13,7 +13,7 @@ from pipeline import files, settings
 from pipeline.backbones import registry
 from pipeline.dataset import records
 from pipeline.errors import DataError, ModelError
-from pipeline.settings import Train
+from pipeline.settings import Filter, Train
 from pipeline.training import export, trainer
 from tests.pipeline.training import tiny, workspace
 
@@ -177,6 +177,22 @@ def test_no_blocks_means_no_second_phase(root: Path) -> None:
 
     assert [phase["name"] for phase in history["phases"]] == ["head"]
     assert history["kept_phase"] == "head"
+
+
+@pytest.mark.parametrize("name", ["grayscale", "edges", "contours", "clahe"])
+def test_a_filter_is_part_of_what_is_exported(root: Path, name: Filter) -> None:
+    models, history = train(root, "final", quick(f"train.filters=[{name}]", "train.finetune.blocks=0"), name)
+
+    assert history["environment"]["filters"] == [name]
+    images, _, _ = tiny.pictures(6, seed=3)
+    model = export.load(models / "model.keras")
+    assert name in [layer.name for layer in model.layers]
+    answers = model.predict_on_batch(images)
+    served = tf.saved_model.load(str(models / "saved_model")).signatures
+    by_image = served["serving_default"](images=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(by_image, answers, atol=export.TOLERANCE)
+    by_file = served["encoded"](encoded=tf.constant([tf.io.encode_png(image).numpy() for image in images]))
+    np.testing.assert_allclose(by_file["probabilities"], answers, atol=export.TOLERANCE)
 
 
 def test_training_that_diverges_leaves_no_model(root: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
 from pipeline.backbones.registry import Backbone
+from pipeline.settings import Filter
 from pipeline.training import classifier
 from pipeline.training.classifier import Classifier
 
@@ -32,9 +35,10 @@ def build(size: int, *, pretrained: bool) -> keras.Model:
 ENTRY = Backbone("tiny", build, scaling="tf", native_size=SIZE, minimum_size=8, block_ends=("stem", "block"))
 
 
-def make(blocks: int, *, seed: int = 0, dropout: float = 0.0) -> Classifier:
+def make(blocks: int, *, seed: int = 0, dropout: float = 0.0, filters: Sequence[Filter] = ()) -> Classifier:
     keras.utils.set_random_seed(seed)
-    return classifier.build(build(SIZE, pretrained=False), ENTRY, classes=CLASSES, blocks=blocks, dropout=dropout)
+    backbone = build(SIZE, pretrained=False)
+    return classifier.build(backbone, ENTRY, classes=CLASSES, blocks=blocks, dropout=dropout, filters=filters)
 
 
 def pictures(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -35,7 +35,7 @@ def read_placed(folder: Path, salt: str) -> dict[str, Placed]:
     """
     placed: dict[str, Placed] = {}
     for path in manifest.batch_files(folder):
-        for image_id, place in _read(path, salt).items():
+        for image_id, place in read_file(path, salt).items():
             placed.setdefault(image_id, place)
     return placed
 
@@ -45,7 +45,7 @@ def record(path: Path, places: Mapping[str, Placed], salt: str) -> int:
     new = {image_id: place for image_id, place in places.items() if place.split != splits.QUARANTINE}
     if new:
         # A stage that is run again, or with other settings, may place more images of the same batch.
-        earlier = _read(path, salt) if path.exists() else {}
+        earlier = read_file(path, salt) if path.exists() else {}
         rows = [
             {"image_id": image_id, "group": place.group, "split": place.split}
             for image_id, place in sorted((new | earlier).items())
@@ -55,7 +55,8 @@ def record(path: Path, places: Mapping[str, Placed], salt: str) -> int:
     return len(new)
 
 
-def _read(path: Path, salt: str) -> dict[str, Placed]:
+def read_file(path: Path, salt: str) -> dict[str, Placed]:
+    """The places in one file of data/splits; none if another salt drew them."""
     table = pq.read_table(path, columns=splits.SCHEMA.names)
     if table.schema.metadata[splits.SALT_KEY] != salt.encode():
         return {}

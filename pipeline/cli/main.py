@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
-from pipeline.cli import quarantine, reference, schema
+from pipeline.cli import quarantine, reference, schema, split
 from pipeline.cli.errors import clear_errors
 from pipeline.errors import RefitError, TransientError
 from pipeline.promotion.promote import promote as carry_out
@@ -36,6 +36,7 @@ app = typer.Typer(
     epilog="Everything lives in $REFIT_HOME (default: .refit here). Start with: refit run --source DIR",
 )
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(split.app, name="split")
 app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
 console = Console()

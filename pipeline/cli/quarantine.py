@@ -11,11 +11,11 @@ import psutil
 import pyarrow.compute as pc
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline import runs
 from pipeline.cli.errors import clear_errors
+from pipeline.cli.text import plain, shown
 from pipeline.dataset import store
 from pipeline.errors import DataError, SettingsError
 from pipeline.ingestion import history, reasons, releases
@@ -52,7 +52,7 @@ def list_quarantine(
             for row in rows:
                 if row["reason"] == name:
                     about = " · ".join([row["label"] or "no label", row["detail"], f"batch {row['batch']}"])
-                    console.print(f"  {_shown(row['uri'])}  [dim]{_shown(about)}[/]")
+                    console.print(f"  {shown(row['uri'])}  [dim]{shown(about)}[/]")
 
 
 @app.command()
@@ -79,7 +79,7 @@ def show(uri: Uri, model: Model = None) -> None:
         known["cure"] = reasons.CURES.get(row["reason"], "when its cause is gone")
         width = max(map(len, known))
         for name, text in known.items():
-            console.print(f"[bold]{name.strip():{width}}[/]  {_shown(text)}")
+            console.print(f"[bold]{name.strip():{width}}[/]  {shown(text)}")
 
 
 @app.command()
@@ -98,7 +98,7 @@ def release(
         row = _find(past, uri)
         if row["reason"] not in reasons.RELEASABLE:
             raise DataError(
-                f"Expected a file that lacks only a label, {_plain(row['uri'])} is in quarantine as {row['reason']}: "
+                f"Expected a file that lacks only a label, {plain(row['uri'])} is in quarantine as {row['reason']}: "
                 f"{row['detail']}.",
                 fix=reasons.CURES.get(row["reason"], "replace the file"),
             )
@@ -106,7 +106,7 @@ def release(
         if not label:
             raise SettingsError("--label: expected the name of a class, got nothing.", fix="name one")
         if label not in pc.unique(past.in_force["label"]).to_pylist():
-            console.print(f"[yellow]{_shown(label)} is a new class.[/]")
+            console.print(f"[yellow]{shown(label)} is a new class.[/]")
         decision = Release(
             row["uri"],
             row["source_version"],
@@ -118,7 +118,7 @@ def release(
             image_id=row["image_id"],
         )
         releases.append(releases.path(run.record["model"]), decision)
-        console.print(f"The next `refit run` takes {_shown(row['uri'])} in as [bold]{_shown(label)}[/].")
+        console.print(f"The next `refit run` takes {shown(row['uri'])} in as [bold]{shown(label)}[/].")
 
 
 def _newest(model: str | None) -> tuple[Run, History]:
@@ -136,11 +136,11 @@ def _newest(model: str | None) -> tuple[Run, History]:
 def _find(past: History, uri: str) -> Mapping[str, Any]:
     """Raises `DataError` if the file is not in quarantine."""
     for row in past.waiting.to_pylist():
-        if uri in (row["uri"], _plain(row["uri"])):
+        if uri in (row["uri"], plain(row["uri"])):
             return row
     in_force = pc.any(pc.equal(past.in_force["uri"], uri)).as_py()
     raise DataError(
-        f"{_plain(uri)} is not in quarantine" + (", it is in the dataset." if in_force else "."),
+        f"{plain(uri)} is not in quarantine" + (", it is in the dataset." if in_force else "."),
         fix="`refit quarantine list` lists the files; copy the name from there",
     )
 
@@ -151,12 +151,3 @@ def _copies(past: History, row: Mapping[str, Any]) -> Iterable[str]:
         for other in table.filter(pc.equal(table["image_id"], row["image_id"])).to_pylist():
             if other["uri"] != row["uri"]:
                 yield f"{other['uri']} ({other['label']}, {other.get('reason', 'in the dataset')})"
-
-
-def _shown(text: str) -> str:
-    return escape(_plain(text))
-
-
-def _plain(text: str) -> str:
-    """A file's name must not steer the terminal."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

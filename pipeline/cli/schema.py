@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import files, runs
+from pipeline import files
+from pipeline.cli.chosen import newest
 from pipeline.cli.errors import clear_errors
-from pipeline.errors import DataError, SettingsError
-from pipeline.runs import Run
+from pipeline.errors import SettingsError
 from pipeline.settings import code_root
-from pipeline.stage import DONE
 
 app = typer.Typer(no_args_is_help=True, help="The schema that images are held against.")
 console = Console()
@@ -39,7 +38,7 @@ def propose(
     Nothing uses it before validate.schema names it.
     """
     with clear_errors():
-        chosen = _chosen(model, run)
+        chosen = newest(model, run, stage="profile", wanted="profiled images to draft a schema from")
         if output.exists() and not force:
             raise SettingsError(
                 f"--output: expected a new file, {output} exists.", fix="name another file, or replace it with --force"
@@ -66,18 +65,3 @@ def propose(
         console.print(shown)
         console.print(f"Proposed from {origin}: [bold]{escape(str(output))}[/]", soft_wrap=True)
         console.print("Review it, commit it, and set validate.schema to its path.")
-
-
-def _chosen(model: str | None, run_id: str | None) -> Run:
-    """The run that is named, else the newest of the model (or of all) whose images have been profiled."""
-    if run_id is not None and model is not None:
-        raise SettingsError("Expected --model or --run, got both.", fix="a run has one model: leave out --model")
-    wanted = runs.all_runs()[::-1] if run_id is None else [runs.find(run_id)]
-    for run in wanted:
-        if (run.path / DONE / "profile").exists() and model in (None, run.record["model"]):
-            return run
-    asked = f"run {run_id}" if run_id else f"runs of model {model!r}" if model else "runs"
-    raise DataError(
-        f"Expected profiled images to draft a schema from, found none ({asked}).",
-        fix="refit run --source DIR goes as far as it can; `refit runs` lists what there is",
-    )

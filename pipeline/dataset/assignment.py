@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import files
 from pipeline.dataset import manifest, splits
 from pipeline.dataset.splits import Image, Placed
 from pipeline.errors import DataError
@@ -21,26 +23,48 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("fold", pa.int64()),
         ("batch", pa.string()),
+        ("reason", pa.string()),
     ]
 )
 
 
 def read_placed(folder: Path, salt: str) -> dict[str, Placed]:
-    """Places of earlier runs. Those that another salt drew do not count: it redraws every split."""
-    placed = {}
+    """Places of earlier runs. Those that another salt drew do not count: it redraws every split.
+
+    An image has the place that was recorded first. Quarantine is no place; Refit used to record it.
+    """
+    placed: dict[str, Placed] = {}
     for path in manifest.batch_files(folder):
-        table = pq.read_table(path)
-        if table.schema.metadata[splits.SALT_KEY] == salt.encode():
-            placed.update({row.pop("image_id"): Placed(**row) for row in table.to_pylist()})
+        for image_id, place in read_file(path, salt).items():
+            placed.setdefault(image_id, place)
     return placed
 
 
-def placed_table(places: Mapping[str, Placed], salt: str) -> pa.Table:
-    rows = [
-        {"image_id": image_id, "group": place.group, "split": place.split, "reason": place.reason}
-        for image_id, place in sorted(places.items())
-    ]
-    return pa.Table.from_pylist(rows, splits.SCHEMA.with_metadata({splits.SALT_KEY: salt.encode()}))
+def record(path: Path, places: Mapping[str, Placed], salt: str) -> int:
+    """Add the places that are in a split to those in the file of a batch. Returns how many there were to add."""
+    new = {image_id: place for image_id, place in places.items() if place.split != splits.QUARANTINE}
+    if new:
+        # A stage that is run again, or with other settings, may place more images of the same batch.
+        earlier = read_file(path, salt) if path.exists() else {}
+        rows = [
+            {"image_id": image_id, "group": place.group, "split": place.split}
+            for image_id, place in sorted((new | earlier).items())
+        ]
+        metadata = {splits.SALT_KEY: salt.encode()}
+        files.write_table(path, pa.Table.from_pylist(rows, splits.SCHEMA.with_metadata(metadata)))
+    return len(new)
+
+
+def read_file(path: Path, salt: str) -> dict[str, Placed]:
+    """The places in one file of data/splits; none if another salt drew them."""
+    table = pq.read_table(path, columns=splits.SCHEMA.names)
+    if table.schema.metadata[splits.SALT_KEY] != salt.encode():
+        return {}
+    return {
+        row["image_id"]: Placed(row["group"], row["split"])
+        for row in table.to_pylist()
+        if row["split"] != splits.QUARANTINE
+    }
 
 
 def class_names(labels: Sequence[str], earlier: Sequence[str]) -> tuple[str, ...]:
@@ -53,15 +77,23 @@ def class_names(labels: Sequence[str], earlier: Sequence[str]) -> tuple[str, ...
     return kept + tuple(sorted(present - set(kept)))
 
 
-def assign(rows: pa.Table, places: Mapping[str, Placed], classes: Sequence[str], fold_count: int) -> pa.Table:
-    """The assignment table, sorted by image id. `rows`: the current manifest rows, all of them placed."""
+def assign(
+    rows: pa.Table, places: Mapping[str, Placed], groups: Mapping[str, str], classes: Sequence[str], fold_count: int
+) -> pa.Table:
+    """The assignment table, sorted by image id.
+
+    Args:
+        rows: the current manifest rows.
+        places: image id to place, of all of them.
+        groups: image id to group, of those that are in a split.
+    """
     index = {label: number for number, label in enumerate(classes)}
     ordered = sorted(rows.select(["image_id", "label", "batch"]).to_pylist(), key=lambda row: row["image_id"])
     trained = [row for row in ordered if places[row["image_id"]].split in {splits.TRAIN, splits.VAL}]
     numbers = splits.folds(
         # Each fold is to have its share of a class's training images, not only of the class.
         [f"{places[row['image_id']].split}/{row['label']}" for row in trained],
-        [places[row["image_id"]].group for row in trained],
+        [groups[row["image_id"]] for row in trained],
         fold_count,
     )
     fold = {row["image_id"]: int(number) for row, number in zip(trained, numbers, strict=True)}
@@ -70,9 +102,10 @@ def assign(rows: pa.Table, places: Mapping[str, Placed], classes: Sequence[str],
             row
             | {
                 "class": index[row["label"]],
-                "group": places[row["image_id"]].group,
+                "group": groups.get(row["image_id"], row["image_id"]),
                 "split": places[row["image_id"]].split,
                 "fold": fold.get(row["image_id"], -1),
+                "reason": places[row["image_id"]].reason,
             }
             for row in ordered
         ],
@@ -83,15 +116,21 @@ def assign(rows: pa.Table, places: Mapping[str, Placed], classes: Sequence[str],
 def check_trainable(assignment: pa.Table) -> None:
     """Raises `DataError` naming the classes that some fold would leave without training images."""
     folds: dict[str, set[int]] = {}
-    for row in assignment.select(["label", "split", "fold"]).to_pylist():
+    kept_out: dict[str, Counter[str]] = {}
+    for row in assignment.select(["label", "split", "fold", "reason"]).to_pylist():
         found = folds.setdefault(row["label"], set())
         if row["split"] == splits.TRAIN:
             found.add(row["fold"])
+        elif row["split"] == splits.QUARANTINE:
+            kept_out.setdefault(row["label"], Counter())[row["reason"]] += 1
     if scarce := sorted(label for label, found in folds.items() if len(found) < splits.MIN_TRAINING_GROUPS):
+        reasons = sum((kept_out[label] for label in scarce if label in kept_out), Counter[str]())
+        quarantined = "; ".join(f"{count} in quarantine: {reason}" for reason, count in reasons.most_common())
         raise DataError(
             f"Expected different training images of every class for at least two folds, found too few of: "
-            f"{', '.join(scarce)}. Near duplicates count as one image.",
-            fix="add other images of these classes, or take their folders out of the source",
+            f"{', '.join(scarce)}. Near duplicates count as one image{f' ({quarantined})' if quarantined else ''}.",
+            fix="add other images of these classes, or take their folders out of the source"
+            + (", or mend the groups and duplicates that put images into quarantine" if quarantined else ""),
         )
 
 
@@ -102,15 +141,8 @@ def images_of(rows: pa.Table) -> list[Image]:
     ]
 
 
-def summary(assignment: pa.Table) -> dict[str, object]:
-    """metrics/shard.json: images per split, and per split and class."""
-    counts: dict[str, dict[str, int]] = {
-        split: {} for split in (splits.TRAIN, splits.VAL, splits.TEST, splits.QUARANTINE)
-    }
-    for row in assignment.select(["split", "label"]).to_pylist():
-        counts[row["split"]][row["label"]] = counts[row["split"]].get(row["label"], 0) + 1
-    return {
-        "images": {split: sum(labels.values()) for split, labels in counts.items()},
-        "classes": {split: dict(sorted(labels.items())) for split, labels in counts.items()},
-        "groups": len(set(assignment["group"].to_pylist())),
-    }
+def gone(batches: Mapping[str, pa.Table]) -> list[Image]:
+    """The images of the manifest that are in force no more, as they last were."""
+    present = set(manifest.current(batches)["image_id"].to_pylist())
+    last = {image.image_id: image for image in images_of(manifest.concatenate(batches, manifest.SCHEMA))}
+    return [image for image_id, image in last.items() if image_id not in present]

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from pathlib import Path
 
 from pipeline import files, runtime, stage, wording
-from pipeline.dataset import assignment, manifest, near_duplicates, split_summary, splits
+from pipeline.dataset import assignment, manifest, near_duplicates, shard_rows, shards, split_summary, splits
+from pipeline.dataset.images import JPEG_QUALITY
 from pipeline.profiling import batches as features
 from pipeline.settings import load
 
 logger = logging.getLogger(__name__)
 SPLITS = Path("data/splits")
 SHARDS = Path("data/shards")
+CONTACT_SHEET = Path("reports/augmentation")
 
 
 def main() -> None:
     with runtime.quiet_imports():
-        from pipeline.dataset import records
+        from pipeline.dataset import copies
         from pipeline.profiling import statistics
+        from pipeline.training import contact_sheet
 
     settings = load(Path("params.yaml"))
     batches = manifest.read_batches(Path("data/manifest"))
@@ -39,21 +41,25 @@ def main() -> None:
     recorded = placed | new
     places = recorded | splits.withheld(images, links.pairs, recorded, links.cluster, gone)
     groups = splits.current_groups(images, links.pairs, places, links.cluster)
-    classes = assignment.class_names(rows["label"].to_pylist(), records.read_index(SHARDS).classes)
+    classes = assignment.class_names(rows["label"].to_pylist(), shards.read_index(SHARDS).classes)
     table = assignment.assign(rows, places, groups, classes, settings.train.folds)
     assignment.check_trainable(table)
+    table = assignment.with_copies(table, settings.augment)
 
-    written: dict[str, list[records.Row]] = defaultdict(list)
-    for row in table.to_pylist():
-        if row["split"] != splits.QUARANTINE:
-            written[row["batch"]].append(
-                # The group that it was placed with: today's may change, and with it files that need not.
-                records.Row(row["image_id"], row["class"], row["label"], recorded[row["image_id"]].group, row["split"])
-            )
-    index = records.write(SHARDS, written, classes, target_bytes=settings.shard.target_bytes)
+    layout = shards.layout(settings.shard)
+    index = shards.write(
+        SHARDS,
+        shard_rows.rows(table, rows, measured, {key: place.group for key, place in recorded.items()}, layout),
+        classes,
+        layout,
+        threads=settings.execution.processes,
+        recipe=copies.recipe(settings.augment, JPEG_QUALITY),
+        alter=copies.maker(settings.augment, JPEG_QUALITY),
+    )
     files.write_table(Path("data/assignment.parquet"), table)
     split_of = dict(zip(table["image_id"].to_pylist(), table["split"].to_pylist(), strict=True))
     files.write_bytes(Path("data/split_statistics.pb"), statistics.to_bytes(statistics.by_split(measured, split_of)))
+    contact_sheet.write(CONTACT_SHEET, contact_sheet.choose(table, rows), settings.augment, settings.train)
     summary = split_summary.summary(table, shares, new)
     files.write_json(Path("metrics/shard.json"), summary)
     logger.info("shard: %d new images split, %s, %d files", count, summary["images"], len(index.files))

@@ -26,6 +26,7 @@ def main() -> None:
         trainer.train(
             part,
             settings.train,
+            settings.augment,
             assignment=pq.read_table("data/assignment.parquet"),
             shards=Path("data/shards"),
             models=models,

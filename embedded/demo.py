@@ -34,7 +34,7 @@ SETTINGS = [
     "train.parts=[fold-0, fold-1, final]",
     "train.input_size=64",
     "train.finetune.epochs=6",
-    "train.augment.horizontal_flip=false",
+    "augment.horizontal_flip=false",
 ]
 LOG_LINES = 20
 

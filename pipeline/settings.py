@@ -99,6 +99,10 @@ class Shard(Section):
     test_share: Fraction
     min_per_class: Positive
     target_bytes: Annotated[int, Field(ge=1024)]
+    files: Positive | None
+    max_side: Annotated[int, Field(ge=16)] | None
+    quality: Annotated[int, Field(ge=1, le=100)]
+    compression: Literal["none", "gzip"]
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> Shard:
@@ -125,13 +129,30 @@ class Finetune(Section):
 
 
 class Augment(Section):
-    horizontal_flip: bool
-    vertical_flip: bool
-    rotation: Annotated[float, Field(ge=0, le=0.5)]
-    translation: Share
-    zoom: Annotated[float, Field(ge=0, lt=1)]
-    brightness: Share
-    contrast: Annotated[float, Field(ge=0, lt=1)]
+    """A value of None means the preset's (`dataset.presets`)."""
+
+    preset: Literal["none", "light", "standard", "strong", "medical", "aerial"]
+    seed: Count
+    fill: Literal["nearest", "reflect", "wrap", "constant"]
+    never_mirror: tuple[str, ...]
+    horizontal_flip: bool | None
+    vertical_flip: bool | None
+    rotation: Annotated[float, Field(ge=0, le=0.5)] | None
+    translation: Share | None
+    shear: Share | None
+    zoom: Annotated[float, Field(ge=0, lt=1)] | None
+    crop: Annotated[float, Field(gt=0, le=1)] | None
+    brightness: Share | None
+    contrast: Annotated[float, Field(ge=0, lt=1)] | None
+    saturation: Share | None
+    hue: Annotated[float, Field(ge=0, le=0.5)] | None
+    erase: Annotated[float, Field(ge=0, le=0.9)] | None
+    randaugment: Annotated[int, Field(ge=0, le=8)] | None
+    magnitude: Share | None
+    mixup: Annotated[float, Field(ge=0, le=8)] | None
+    cutmix: Annotated[float, Field(ge=0, le=8)] | None
+    balance: Share
+    max_copies: Positive
 
 
 Filter = Literal["grayscale", "edges", "contours", "clahe"]
@@ -148,7 +169,6 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     head: Head
     finetune: Finetune
-    augment: Augment
 
     @field_validator("parts")
     @classmethod
@@ -213,6 +233,7 @@ class Settings(Section):
     profile: Profile
     validate_: Annotated[Validate, Field(alias="validate")]  # pydantic's own name is taken
     shard: Shard
+    augment: Augment
     train: Train
     evaluate: Evaluate
     diagnose: Diagnose

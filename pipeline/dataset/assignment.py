@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.dataset import manifest, splits
+from pipeline.dataset import manifest, oversampling, splits
 from pipeline.dataset.splits import Image, Placed
 from pipeline.errors import DataError
+from pipeline.settings import Augment
 
 SCHEMA = pa.schema(
     [
@@ -24,6 +26,7 @@ SCHEMA = pa.schema(
         ("fold", pa.int64()),
         ("batch", pa.string()),
         ("reason", pa.string()),
+        ("copies", pa.int64()),
     ]
 )
 
@@ -106,11 +109,20 @@ def assign(
                 "split": places[row["image_id"]].split,
                 "fold": fold.get(row["image_id"], -1),
                 "reason": places[row["image_id"]].reason,
+                "copies": 0,
             }
             for row in ordered
         ],
         SCHEMA,
     )
+
+
+def with_copies(assignment: pa.Table, settings: Augment) -> pa.Table:
+    """The table with the number of augmented copies that the shards are to hold of each training image."""
+    trained = assignment.filter(pc.equal(assignment["split"], splits.TRAIN)).select(["image_id", "label", "batch"])
+    number = oversampling.copies(trained.to_pylist(), balance=settings.balance, most=settings.max_copies)
+    column = pa.array([number.get(image_id, 0) for image_id in assignment["image_id"].to_pylist()], pa.int64())
+    return assignment.set_column(SCHEMA.get_field_index("copies"), SCHEMA.field("copies"), column)
 
 
 def check_trainable(assignment: pa.Table) -> None:

@@ -1,83 +1,196 @@
-"""Altered copies of training images: moved, turned, scaled, mirrored, brighter or darker.
+"""Altered copies of training images: cropped, moved, turned, mirrored, recoloured, partly hidden.
 
-What is drawn for an image depends on the seed, the image's id and the number of the view alone, not on the order
-in which images come or on the other images of a batch, so a cached view can be computed again. All movement is
-one affine map with one interpolation: maps in sequence would blur the image each time.
+What happens to an image follows from the seed, the image's id and the number of the view alone, not from the order in
+which images come or from the others of a batch, so a view can be computed again. It is drawn on the host (`draw`,
+`crop`) and carried out wherever the model runs (`apply`): all movement is one affine map with one interpolation, since
+maps in sequence would blur the image each time, and all linear changes of colour are one matrix.
+
+Leading axes of all arrays, written `...`, are any number of images. Pixels are 0-255.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
-from numpy.typing import NDArray
 
-from pipeline.settings import Augment
+from pipeline.dataset import randaugment
+from pipeline.dataset.presets import Policy
+
+Draws = Mapping[str, Any]  # name to array; what a policy does not do has no entry
+
+# One number in 0-1 for each, then three for each operation of RandAugment.
+_NUMBERS = (
+    *("mirror_x", "mirror_y", "turn", "zoom", "shift_x", "shift_y", "shear_x", "shear_y"),
+    *("brightness", "contrast", "saturation", "hue", "crop_area", "crop_ratio", "crop_x", "crop_y"),
+    *("erase", "erase_area", "erase_ratio", "erase_x", "erase_y"),
+)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_RATIO = 4 / 3  # crops are at most so much wider or higher than the image (Szegedy et al. 2015)
+_ERASED_SHARE = 0.5  # of the images (Zhong et al. 2020, as are the next two)
+_ERASED_AT_LEAST = 0.02  # of the area
+_ERASED_RATIO = 1 / 0.3
+_GREY = 127.5  # what erased pixels show: the middle of the range, which most backbones see as zero
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)  # NTSC 1953
+_TO_RGB = np.linalg.inv(_TO_YIQ)
 
 
-@dataclass(frozen=True)
-class Draws:
-    """What happens to N images. `transforms`: float32 [N, 8], from output to input pixels, as
-    `keras.ops.image.affine_transform` takes them. `gain` and `shift`: float32 [N], pixel becomes
-    mean + gain * (pixel - mean) + shift, with the mean of the image, on 0-255."""
+def draw(ids: Any, views: Any, mirrored: Any, *, policy: Policy, seed: int, height: int, width: int) -> Draws:
+    """What happens to images of `height` x `width` pixels.
 
-    transforms: NDArray[np.float32]
-    gain: NDArray[np.float32]
-    shift: NDArray[np.float32]
+    Args:
+        ids: string [...]; views: int64 [...], the number of the view.
+        mirrored: bool [...], whether an image may be mirrored.
+
+    Returns:
+        `affine` float32 [..., 8] from output to input pixels, as `keras.ops.image.affine_transform` takes them;
+        `matrix` float32 [..., 3, 3], `pivot` and `shift` float32 [...]: a pixel x becomes
+        matrix x + pivot * mean of the image + shift; `erased` float32 [..., 4]: top, left, bottom, right as shares;
+        and what `randaugment.draw` returns.
+    """
+    unit = _numbers(ids, views, seed, policy)
+    extra = randaugment.draw(unit["randaugment"], policy) if policy.randaugment else randaugment.NOTHING
+    found: dict[str, Any] = dict(extra.tables)
+    if _moves(policy):
+        found["affine"] = _affine(unit, tf.convert_to_tensor(mirrored), extra, policy, height, width)
+    if policy.brightness or policy.contrast or policy.saturation or policy.hue or policy.randaugment:
+        found |= _colour(unit, extra, policy)
+    if policy.erase:
+        found["erased"] = _erased(unit, policy)
+    return found
 
 
-def draw(ids: Sequence[str], *, view: int, seed: int, side: int, settings: Augment) -> Draws:
-    """Draw uniformly within the ranges of `settings` for images of `side` x `side` pixels."""
-    unit = np.stack([_uniform(f"{seed}/{view}/{image_id}") for image_id in ids])  # [N, 8] in [-1, 1)
-    angle = 2 * np.pi * settings.rotation * unit[:, 0]
-    scale = 1 + settings.zoom * unit[:, 1]
-    shift_x, shift_y = settings.translation * side * unit[:, 2], settings.translation * side * unit[:, 3]
-    mirror_x = np.where(settings.horizontal_flip & (unit[:, 4] < 0), -1.0, 1.0)
-    mirror_y = np.where(settings.vertical_flip & (unit[:, 5] < 0), -1.0, 1.0)
-    a = np.stack([np.cos(angle) * mirror_x, -np.sin(angle) * mirror_y], axis=1) * scale[:, None]
-    b = np.stack([np.sin(angle) * mirror_x, np.cos(angle) * mirror_y], axis=1) * scale[:, None]
-    centre = (side - 1) / 2  # the image turns about its middle, not about its corner
-    offset_a = centre - centre * a.sum(axis=1) + shift_x
-    offset_b = centre - centre * b.sum(axis=1) + shift_y
-    zero = np.zeros(len(ids))
-    transforms = np.stack([a[:, 0], a[:, 1], offset_a, b[:, 0], b[:, 1], offset_b, zero, zero], axis=1)
-    return Draws(
-        transforms.astype(np.float32),
-        (1 + settings.contrast * unit[:, 6]).astype(np.float32),
-        (255 * settings.brightness * unit[:, 7]).astype(np.float32),
+def crop(ids: Any, views: Any, *, policy: Policy, seed: int) -> Any:
+    """Float32 [..., 4]: top, left, height and width of a random crop, as shares of the image (Szegedy et al. 2015)."""
+    unit = _numbers(ids, views, seed, policy)
+    area = policy.crop + (1 - policy.crop) * unit["crop_area"]
+    stretch = _RATIO ** (_signed(unit["crop_ratio"]) / 2)
+    height, width = tf.minimum(1.0, tf.sqrt(area) * stretch), tf.minimum(1.0, tf.sqrt(area) / stretch)
+    return tf.stack([(1 - height) * unit["crop_y"], (1 - width) * unit["crop_x"], height, width], axis=-1)
+
+
+def apply(images: Any, draws: Draws, *, fill: str) -> Any:
+    """Images and result: uint8 [N, H, W, 3]. `fill` is where pixels from outside come from, as in `Policy`."""
+    x = ops.cast(images, "float32")
+    if "affine" in draws:
+        x = ops.image.affine_transform(x, draws["affine"], fill_mode=fill, data_format="channels_last")
+    x = randaugment.sharpen(x, draws)
+    if "matrix" in draws:
+        x = ops.einsum("nhwc,ndc->nhwd", x, draws["matrix"]) + _per_image(draws["pivot"] * _mean(x) + draws["shift"])
+    x = ops.clip(ops.round(x), 0.0, 255.0)
+    x = randaugment.tabulate(x, draws)
+    if "erased" in draws:
+        x = ops.where(_inside(draws["erased"], *ops.shape(x)[1:3]), _GREY, x)
+    return ops.cast(x, "uint8")
+
+
+def altered(images: Any, ids: Any, views: Any, mirrored: Any, *, policy: Policy, seed: int) -> Any:
+    """`apply` of what `draw` draws, at once; images uint8 [N, H, W, 3]."""
+    height, width = images.shape[1:3]
+    draws = draw(ids, views, mirrored, policy=policy, seed=seed, height=height, width=width)
+    return apply(images, {name: keras.ops.convert_to_tensor(array) for name, array in draws.items()}, fill=policy.fill)
+
+
+def _numbers(ids: Any, views: Any, seed: int, policy: Policy) -> dict[str, Any]:
+    """Float32 [...] in [0, 1) for every name, and `randaugment`, [..., operations, 3]."""
+    count = len(_NUMBERS) + 3 * policy.randaugment
+    key = tf.strings.join([tf.strings.as_string(tf.cast(views, tf.int64)), ids, str(seed)], separator="/")
+    state = tf.cast(tf.strings.to_hash_bucket_fast(key, 2**63 - 1), tf.uint64)
+    # SplitMix64 (Steele, Lea and Flood 2014): counting on from a hash is a generator that needs no state.
+    word = state[..., None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        word = tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, np.uint64(shift))) * np.uint64(factor)
+    word = tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, np.uint64(31)))
+    unit = tf.cast(tf.bitwise.right_shift(word, np.uint64(40)), tf.float32) / 2.0**24
+    found = {name: unit[..., number] for number, name in enumerate(_NUMBERS)}
+    rest = unit[..., len(_NUMBERS) :]
+    return found | {"randaugment": tf.reshape(rest, tf.concat([tf.shape(rest)[:-1], [policy.randaugment, 3]], axis=0))}
+
+
+def _moves(policy: Policy) -> bool:
+    flips = policy.horizontal_flip or policy.vertical_flip
+    return bool(flips or policy.rotation or policy.translation or policy.shear or policy.zoom or policy.randaugment)
+
+
+def _affine(
+    unit: Mapping[str, Any], mirrored: Any, extra: randaugment.Extra, policy: Policy, height: int, width: int
+) -> Any:
+    angle = 2 * np.pi * (policy.rotation * _signed(unit["turn"]) + extra.turn)
+    scale = 1 + policy.zoom * _signed(unit["zoom"])
+    shear_x = policy.shear * _signed(unit["shear_x"]) + extra.shear_x
+    shear_y = policy.shear * _signed(unit["shear_y"]) + extra.shear_y
+    shift_x = width * (policy.translation * _signed(unit["shift_x"]) + extra.shift_x)
+    shift_y = height * (policy.translation * _signed(unit["shift_y"]) + extra.shift_y)
+    mirror_x = tf.where(mirrored & policy.horizontal_flip & (unit["mirror_x"] < 0.5), -1.0, 1.0)
+    mirror_y = tf.where(mirrored & policy.vertical_flip & (unit["mirror_y"] < 0.5), -1.0, 1.0)
+    cos, sin = tf.cos(angle) * scale, tf.sin(angle) * scale
+    # Turn and scale, after the shear, after the mirror.
+    a, b = (cos - sin * shear_y) * mirror_x, (cos * shear_x - sin) * mirror_y
+    c, d = (sin + cos * shear_y) * mirror_x, (sin * shear_x + cos) * mirror_y
+    x, y = (width - 1) / 2, (height - 1) / 2  # the image turns about its middle, not about its corner
+    zero = tf.zeros_like(a)
+    return tf.stack([a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y, zero, zero], axis=-1)
+
+
+def _colour(unit: Mapping[str, Any], extra: randaugment.Extra, policy: Policy) -> dict[str, Any]:
+    saturation = (1 + policy.saturation * _signed(unit["saturation"])) * extra.saturation
+    gain = (1 + policy.contrast * _signed(unit["contrast"])) * extra.contrast
+    angle = 2 * np.pi * policy.hue * _signed(unit["hue"])
+    # Hue turns the plane of I and Q, saturation stretches it (as NVIDIA DALI's color_twist does); luma stays.
+    cos, sin = saturation * tf.cos(angle), saturation * tf.sin(angle)
+    one, zero = tf.ones_like(cos), tf.zeros_like(cos)
+    turned = tf.stack(
+        [
+            tf.stack([one, zero, zero], axis=-1),
+            tf.stack([zero, cos, -sin], axis=-1),
+            tf.stack([zero, sin, cos], axis=-1),
+        ],
+        axis=-2,
     )
+    matrix = tf.einsum("ij,...jk,kl->...il", _TO_RGB, turned, _TO_YIQ)
+    return {
+        "matrix": matrix * (gain * extra.brightness)[..., None, None],
+        "pivot": (1 - gain) * extra.brightness,
+        "shift": 255 * policy.brightness * _signed(unit["brightness"]) * extra.brightness,
+    }
 
 
-def apply(images: NDArray[np.uint8], draws: Draws) -> NDArray[np.uint8]:
-    """Images and result: uint8 [N, S, S, 3], 0-255. Pixels from outside repeat the nearest edge."""
-    x = ops.image.affine_transform(
-        ops.cast(images, "float32"), draws.transforms, fill_mode="nearest", data_format="channels_last"
+def _erased(unit: Mapping[str, Any], policy: Policy) -> Any:
+    least = min(_ERASED_AT_LEAST, policy.erase)
+    area = least + (policy.erase - least) * unit["erase_area"]
+    stretch = _ERASED_RATIO ** (_signed(unit["erase_ratio"]) / 2)
+    height, width = tf.minimum(1.0, tf.sqrt(area) * stretch), tf.minimum(1.0, tf.sqrt(area) / stretch)
+    top, left = (1 - height) * unit["erase_y"], (1 - width) * unit["erase_x"]
+    box = tf.stack([top, left, top + height, left + width], axis=-1)
+    return tf.where((unit["erase"] < _ERASED_SHARE)[..., None], box, 0.0)
+
+
+def _signed(unit: Any) -> Any:
+    return 2 * unit - 1
+
+
+def _mean(x: Any) -> Any:
+    """Float32 [N], to a 16th of a grey level. Sums of whole numbers do not depend on how a device splits them."""
+    height, width, channels = x.shape[1:]
+    rows = ops.sum(ops.cast(ops.round(x), "int32"), axis=(2, 3)) * 16 // (width * channels)
+    return ops.cast(ops.sum(rows, axis=1), "float32") / (16.0 * height)
+
+
+def _inside(box: Any, height: int, width: int) -> Any:
+    """Bool [N, H, W, 1]: the pixels whose middle lies in the box, [N, 4] as shares."""
+    y, x = (
+        (ops.cast(ops.arange(height), "float32") + 0.5) / height,
+        (ops.cast(ops.arange(width), "float32") + 0.5) / width,
     )
-    mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
-    x = mean + _per_image(draws.gain) * (x - mean) + _per_image(draws.shift)
-    pixels: NDArray[np.uint8] = ops.convert_to_numpy(ops.cast(ops.clip(ops.round(x), 0.0, 255.0), "uint8"))
-    return pixels
+    rows = (y >= box[:, 0:1]) & (y < box[:, 2:3])
+    columns = (x >= box[:, 1:2]) & (x < box[:, 3:4])
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
 
 
-def view(
-    images: NDArray[np.uint8], ids: Sequence[str], *, number: int, seed: int, settings: Augment
-) -> NDArray[np.uint8]:
-    """View `number` of each image; view 0 is the image itself."""
-    if number == 0:
-        return images
-    return apply(images, draw(ids, view=number, seed=seed, side=images.shape[1], settings=settings))
-
-
-def _uniform(key: str) -> NDArray[np.float64]:
-    """Eight numbers in [-1, 1) that follow from the key alone."""
-    words = np.frombuffer(hashlib.sha256(key.encode()).digest(), dtype=">u4")
-    return words / 2.0**31 - 1.0
-
-
-def _per_image(values: NDArray[np.float32]) -> Any:
+def _per_image(values: Any) -> Any:
     return keras.ops.reshape(values, (-1, 1, 1, 1))

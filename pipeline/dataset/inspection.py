@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.dataset import images, orientation
 from pipeline.dataset.images import Unreadable
 
+JPEG_WARNING = "jpeg-warning"  # the note on a whole picture that libjpeg objects to, or only Pillow can decode
 MAX_SCANS = 100  # of a progressive JPEG, as many as libjpeg writes at most; each costs a pass over all pixels
 # What libjpeg warns of and then fills with invented pixels. Its other warnings, such as "unknown JFIF revision
 # number", leave the picture whole.
@@ -49,8 +50,9 @@ def inspect(data: bytes, name: str, *, max_pixels: int, min_side: int) -> tuple[
     deep = images.is_deep(opened)
     # Before and after: loading turns a TIFF upright and forgets the tag, and a PNG's may follow the pixels.
     turned = opened.format != "PNG" and orientation.of_image(opened) != 1
+    warned = False
     if images.encoding(opened) == "JPEG":
-        _check_jpeg(data, opened)
+        warned = _check_jpeg(data, opened)
     else:
         images.check(opened)
     turned = turned or orientation.of_image(opened) != 1
@@ -62,6 +64,7 @@ def inspect(data: bytes, name: str, *, max_pixels: int, min_side: int) -> tuple[
         "alpha": opened.has_transparency_data,
         "animated": _is_animated(opened),
         "exif-rotated": turned,
+        JPEG_WARNING: warned,
     }
     return tuple(note for note, holds in found.items() if holds)
 
@@ -75,8 +78,11 @@ def _refuse_text(data: bytes) -> None:
         raise Unreadable("html-page", f"a web page or an error message in XML: {' '.join(words)[:100]}")
 
 
-def _check_jpeg(data: bytes, opened: Image.Image) -> None:
-    """Decode all coefficients, but to an eighth of the size: a third less work, and libjpeg says what is wrong."""
+def _check_jpeg(data: bytes, opened: Image.Image) -> bool:
+    """Decode all coefficients, but to an eighth of the size: a third less work, and libjpeg says what is wrong.
+
+    Returns whether it said anything, be it harmless.
+    """
     if opened.info.get("progressive") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise Unreadable("damaged", f"a progressive JPEG of {scans} scans, more than {MAX_SCANS}")
     space = {"L": "GRAY", "CMYK": "CMYK"}.get(opened.mode, "RGB")
@@ -86,6 +92,8 @@ def _check_jpeg(data: bytes, opened: Image.Image) -> None:
         if _is_damage(str(error), data):
             raise Unreadable("damaged", str(error)) from None
         images.check(opened)  # harmless, or a kind of JPEG that simplejpeg does not know: Pillow decides
+        return True
+    return False
 
 
 def _is_damage(warning: str, data: bytes) -> bool:

@@ -1,183 +1,57 @@
-"""TFRecord shards: written per batch and split, rewritten only when their rows change, read as uint8 images.
+"""TFRecord shards as a `tf.data.Dataset` of uint8 images: to measure on, one pass (`dataset`), or to train on, endless.
 
-Files and keys: docs/formats.md. Within a batch the file of an image follows from its id, and so does its place
-in the file: content is shuffled by hash, so readers need only a small shuffle buffer.
+tf.data reads, decodes and shuffles in its own threads, whichever backend Keras has. Every element is a dict: `image`
+uint8 [S, S, 3] 0-255, `class` int64, `id` string (the image id), `view` int64 (0: the picture as it is stored), `copy`
+int64 (0, or the number of the augmented copy that was stored).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
-from pipeline import files
-from pipeline.dataset import images, store
-from pipeline.dataset.resize import resize_uint8
+from pipeline.dataset import augment, shards
+from pipeline.dataset.presets import Policy
+from pipeline.dataset.resize import decode_square
+from pipeline.dataset.shards import Index
 from pipeline.errors import DataError
-from pipeline.progress import track
-
-READERS_DIFFER = 4.0  # mean over pixels, 0-255: the two libraries' JPEG decoders differ by less than one
-FORMAT_VERSION = 1  # part of every batch's digest: raise it when the written bytes change
-INDEX = "index.json"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image to write. `label` is the index of `text` in the classes."""
-
-    image_id: str
-    label: int
-    text: str
-    group: str
-    split: str
-
-
-@dataclass(frozen=True)
-class File:
-    path: str  # relative to the folder of the index
-    split: str
-    batch: str
-    examples: int
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Index:
-    classes: tuple[str, ...]
-    files: tuple[File, ...]
-    rows_digest: Mapping[str, str]  # batch name to the digest of what its files were written from
-
-
-def read_index(folder: Path) -> Index:
-    """`index.json` as it is; an empty index if there is none."""
-    if not (folder / INDEX).exists():
-        return Index((), (), {})
-    content = files.read_json(folder / INDEX)
-    return Index(tuple(content["classes"]), tuple(File(**entry) for entry in content["files"]), content["rows_digest"])
-
-
-def load_index(folder: Path) -> Index:
-    """The index, for readers. Raises `DataError` if a file that it lists is missing or has another size."""
-    index = read_index(folder)
-    for entry in index.files:
-        path = folder / entry.path
-        if (size := _size(path)) != entry.bytes:
-            found = "nothing" if size is None else f"{size} bytes"
-            raise DataError(
-                f"Expected the shard {path} with {entry.bytes} bytes, found {found}.",
-                fix="remove data/shards of this run and run its shard stage again",
-            )
-    return index
-
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.exists() else None
-
-
-def write(folder: Path, batches: Mapping[str, Sequence[Row]], classes: Sequence[str], *, target_bytes: int) -> Index:
-    """Bring the shards in `folder` up to date with `batches` and write the index, last.
-
-    A batch whose rows are those of the existing index is left alone. Raises `DataError` if an image is gone.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    old = read_index(folder)
-    digests = {name: _digest(rows, target_bytes) for name, rows in batches.items()}
-    # A writer that was killed may have replaced some files of a batch already.
-    broken = {entry.batch for entry in old.files if _size(folder / entry.path) != entry.bytes}
-    stale = [name for name in batches if name in broken or old.rows_digest.get(name) != digests[name]]
-    kept = [entry for entry in old.files if entry.batch in digests and entry.batch not in stale]
-    plans = [plan for name in stale for plan in _plan(name, batches[name], target_bytes)]
-    written = []
-    for path, rows in track(plans, total=len(plans), what="shard"):
-        written.append(_write_file(folder, path, rows))
-    index = Index(tuple(classes), tuple(sorted((*kept, *written), key=lambda entry: entry.path)), digests)
-    files.write_json(folder / INDEX, asdict(index))
-    listed = {folder / entry.path for entry in index.files}
-    for found in folder.glob("*/*"):  # of earlier rows, or of a writer that was killed
-        if found.suffix == ".tfrecord" and found not in listed:
-            found.unlink()
-    return index
-
-
-def _digest(rows: Sequence[Row], target_bytes: int) -> str:
-    content = [FORMAT_VERSION, target_bytes, *sorted(tuple(asdict(row).values()) for row in rows)]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _plan(batch: str, rows: Sequence[Row], target_bytes: int) -> list[tuple[str, list[Row]]]:
-    """The files of one batch: relative path and rows, in the order in which they are written."""
-    plans = []
-    for split in sorted({row.split for row in rows}):
-        chosen = sorted((row for row in rows if row.split == split), key=lambda row: row.image_id)
-        size = sum(store.path(row.image_id).stat().st_size for row in chosen)
-        count = max(1, -(-size // target_bytes))
-        for number in range(count):
-            path = f"{split}/{split}-{batch}-{number:05d}-of-{count:05d}.tfrecord"
-            plans.append((path, [row for row in chosen if int(row.image_id[-8:], 16) % count == number]))
-    return plans
-
-
-def _write_file(folder: Path, relative: str, rows: Sequence[Row]) -> File:
-    target = folder / relative
-    with files.replacing(target) as temporary:
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for row in rows:
-                writer.write(_example(row).SerializeToString(deterministic=True))
-        digest, size = files.sha256(temporary), temporary.stat().st_size
-    split, batch = target.name.split("-")[:2]
-    return File(relative, split, batch, len(rows), size, digest)
-
-
-def _example(row: Row) -> tf.train.Example:
-    data = store.get(row.image_id)
-    decoded = images.decode(data, sys.maxsize)  # its size was judged at ingest
-    encoded, name = images.encode(decoded, data)
-    if not _reads_alike(encoded, decoded.image):
-        encoded, name = images.encode(replace(decoded, as_stored=False, format="PNG"), data)
-    features = {
-        "image/encoded": _bytes(encoded),
-        "image/format": _bytes(name.encode()),
-        "image/height": _int64(decoded.image.height),
-        "image/width": _int64(decoded.image.width),
-        "image/class/label": _int64(row.label),
-        "image/class/text": _bytes(row.text.encode()),
-        "image/id": _bytes(row.image_id.encode()),
-        "image/group": _bytes(row.group.encode()),
-        "image/augmented": _int64(0),
-    }
-    return tf.train.Example(features=tf.train.Features(feature=features))
-
-
-def _reads_alike(encoded: bytes, image: Image.Image) -> bool:
-    """Whether TensorFlow sees what Pillow saw: of slightly damaged files one may read what the other refuses."""
-    try:
-        seen = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
-    except tf.errors.InvalidArgumentError:
-        return False
-    expected = np.asarray(image.convert("RGB"), np.float32)
-    return seen.shape == expected.shape and float(np.abs(seen - expected).mean()) <= READERS_DIFFER
-
-
-def _bytes(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def _int64(value: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
 
 FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
+    "image/format": tf.io.FixedLenFeature([], tf.string),
+    "image/height": tf.io.FixedLenFeature([], tf.int64),
+    "image/width": tf.io.FixedLenFeature([], tf.int64),
+    "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+    "image/class/text": tf.io.FixedLenFeature([], tf.string),
     "image/id": tf.io.FixedLenFeature([], tf.string),
+    "image/group": tf.io.FixedLenFeature([], tf.string),
+    "image/augmented": tf.io.FixedLenFeature([], tf.int64),
 }
+_READ = ("image/encoded", "image/id", "image/augmented")
+_FILES_AT_ONCE = 16
+_BUFFER_BYTES = 8 << 20  # of one file
+# Within a file images lie in the order of their digests, so a small buffer is enough; of encoded images, as pixels of
+# 224 x 224 take ten times the memory.
+_SHUFFLED = 2048
+_SHUFFLED_BYTES = 256 << 20
+_REPEATS = 1 << 20  # apart are the views of an image that is repeated within one epoch
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of several readers, each of which gets its own part of the images."""
+
+    number: int = 0
+    count: int = 1
+
+
+ALONE = Worker()
 
 
 def dataset(
@@ -187,30 +61,178 @@ def dataset(
     *,
     size: int,
     splits: Collection[str] = ("train", "val", "test"),
+    copies: bool = False,
+    view: int = 0,
+    policy: Policy | None = None,
+    seed: int = 0,
+    worker: Worker = ALONE,
+    deterministic: bool = True,
 ) -> tf.data.Dataset:
-    """The images whose id is a key of `keep`, with its value as their class, in the order of the files.
+    """The images whose id is a key of `keep`, with its value as their class, once, unbatched.
 
-    Only the files of `splits` are opened.
-
-    Returns:
-        Unbatched (image uint8 [size, size, 3] 0-255, class int64 [], image id string []).
+    Args:
+        splits: only their files are opened.
+        copies: give the augmented copies too.
+        view, policy, seed: of a view other than 0, the crop that `augment.crop` draws is decoded.
+        worker: gives this worker's part; the parts of all are disjoint and complete.
+        deterministic: in the same order every time; otherwise as they come, which can be faster.
     """
-    ids = tf.constant(list(keep), tf.string)
-    classes = tf.constant(list(keep.values()), tf.int64)
-    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(ids, classes), default_value=-1)
+    records = _chosen(folder, index, keep, splits, copies, worker, deterministic)
+    decode = _decoder(size, policy, seed)
+    return _ready(
+        records.map(lambda record: decode(record, tf.constant(view, tf.int64)), tf.data.AUTOTUNE), deterministic
+    )
+
+
+def batches(
+    folder: Path,
+    index: Index,
+    keep: Mapping[str, int],
+    *,
+    size: int,
+    batch_size: int,
+    policy: Policy,
+    seed: int,
+    split: str = "train",
+    copies: bool = True,
+    balanced: bool = False,
+    worker: Worker = ALONE,
+    first_epoch: int = 0,
+    deterministic: bool = True,
+) -> tf.data.Dataset:
+    """Endless batches for training, each epoch in a new order; images are cropped as the policy says.
+
+    All else that `augment` does to them is left to the caller, who may carry it out on the accelerator; it follows
+    from `id` and `view`.
+
+    Args:
+        balanced: every class equally often: an image comes N / (classes * images of its class) times an epoch, in
+            expectation. Rare ones are repeated, in another view each time; of frequent ones some are left out.
+        first_epoch: to continue with.
+
+    As `dataset` otherwise. The last batch of an epoch is filled with images of the next one.
+    """
+    rates = _rates(keep, max(keep.values()) + 1) if balanced else None
+    decode = _decoder(size, policy, seed)
+    size_of = max((entry.bytes // max(1, entry.examples) for entry in index.files), default=1)
+    buffer = int(np.clip(_SHUFFLED_BYTES // max(1, size_of), 16, _SHUFFLED))
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        records = _chosen(folder, index, keep, (split,), copies, worker, deterministic, order=(seed, number))
+        views = records.map(lambda record: (record, number + 1))
+        if rates is not None:
+            views = views.flat_map(lambda record, view: _repeated(record, view, rates, seed))
+        # An epoch is complete before the next one begins, so no image comes twice while another has not come yet.
+        return views.shuffle(buffer, seed=seed + number, reshuffle_each_iteration=False)
+
+    endless = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch)
+    pictures = endless.map(decode, tf.data.AUTOTUNE)
+    return _ready(pictures.batch(batch_size, drop_remainder=True), deterministic)
+
+
+@contextmanager
+def damage_named(folder: Path, index: Index) -> Iterator[None]:
+    """Inside, an error of TensorFlow over a shard or an image becomes a `DataError` that names it."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        shards.load_index(folder)
+        for entry in index.files:
+            for serialized in tf.data.TFRecordDataset(str(folder / entry.path), index.compression):
+                example = tf.io.parse_single_example(serialized, FEATURES)
+                try:
+                    tf.io.decode_image(example["image/encoded"], channels=3, expand_animations=False)
+                except tf.errors.InvalidArgumentError as error:
+                    image_id = example["image/id"].numpy().decode()
+                    raise DataError(
+                        f"Expected a readable image in {folder / entry.path}, {image_id} is not: {error.message:.200}",
+                        fix="take the image out of the source, or replace it, and report this as a fault of Refit",
+                    ) from None
+        raise
+
+
+def _ready(found: tf.data.Dataset, deterministic: bool) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = deterministic
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF  # `worker` says it
+    return found.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _chosen(
+    folder: Path,
+    index: Index,
+    keep: Mapping[str, int],
+    splits: Collection[str],
+    copies: bool,
+    worker: Worker,
+    deterministic: bool,
+    order: tuple[int, tf.Tensor] | None = None,
+) -> tf.data.Dataset:
+    """Parsed records, still encoded, with their `class`. `order`: seed and epoch, to draw the order of files from."""
+    table = _table(keep)
+    paths = [
+        str(folder / entry.path) for entry in index.files if entry.split in splits and (copies or not entry.augmented)
+    ]
+    names = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
+    by_file = len(paths) >= worker.count
+    if by_file:
+        names = names.shard(worker.count, worker.number)
+    if order is not None:
+        seed, epoch = order
+        names = names.shuffle(max(1, len(paths)), seed=seed + epoch, reshuffle_each_iteration=False)
+    records = names.interleave(
+        lambda path: tf.data.TFRecordDataset(path, index.compression, _BUFFER_BYTES),
+        cycle_length=min(_FILES_AT_ONCE, max(1, len(paths))),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=deterministic,
+    )
+    if not by_file:
+        records = records.shard(worker.count, worker.number)
+    wanted = {name: FEATURES[name] for name in _READ}
 
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        return tf.io.parse_single_example(serialized, FEATURES)
+        record = tf.io.parse_single_example(serialized, wanted)
+        return record | {"class": table.lookup(record["image/id"])}
 
-    def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        image = tf.io.decode_image(example["image/encoded"], channels=3, expand_animations=False)
-        image = tf.ensure_shape(resize_uint8(image, size), (size, size, 3))
-        return image, table.lookup(example["image/id"]), example["image/id"]
+    return records.map(parse, tf.data.AUTOTUNE).filter(lambda record: record["class"] >= 0)
 
-    paths = [str(folder / entry.path) for entry in index.files if entry.split in splits]
-    return (
-        tf.data.TFRecordDataset(paths)
-        .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-        .filter(lambda example: table.lookup(example["image/id"]) >= 0)
-        .map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    )
+
+def _table(keep: Mapping[str, int]) -> tf.lookup.StaticHashTable:
+    ids, classes = tf.constant(list(keep), tf.string), tf.constant(list(keep.values()), tf.int64)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(ids, classes), default_value=-1)
+
+
+def _rates(keep: Mapping[str, int], classes: int) -> tf.Tensor:
+    """Float32 [classes]: how often an image of each class comes in an epoch."""
+    counts = Counter(keep.values())
+    rates = [len(keep) / (len(counts) * counts[number]) if counts[number] else 0.0 for number in range(classes)]
+    return tf.constant(rates, tf.float32)
+
+
+def _repeated(record: dict[str, tf.Tensor], view: tf.Tensor, rates: tf.Tensor, seed: int) -> tf.data.Dataset:
+    rate = tf.gather(rates, record["class"])
+    key = tf.strings.join([record["image/id"], tf.strings.as_string(view), str(seed)], separator="/")
+    chance = tf.cast(tf.strings.to_hash_bucket_fast(key, 1 << 24), tf.float32) / 2.0**24
+    times = tf.cast(tf.floor(rate + chance), tf.int64)
+    return tf.data.Dataset.range(times).map(lambda number: (record, view + number * _REPEATS))
+
+
+def _decoder(
+    size: int, policy: Policy | None, seed: int
+) -> Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]]:
+    def decode(record: dict[str, tf.Tensor], view: tf.Tensor) -> dict[str, tf.Tensor]:
+        box = None
+        if policy is not None and policy.crop < 1:
+            # An augmented copy has been cropped when it was made.
+            whole = (view == 0) | (record["image/augmented"] > 0)
+            drawn = augment.crop(record["image/id"], view, policy=policy, seed=seed)
+            box = tf.where(whole, [0.0, 0.0, 1.0, 1.0], drawn)
+        return {
+            "image": decode_square(record["image/encoded"], size, box),
+            "class": record["class"],
+            "id": record["image/id"],
+            "view": view,
+            "copy": record["image/augmented"],
+        }
+
+    return decode

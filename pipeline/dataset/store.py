@@ -13,6 +13,8 @@ from pipeline import files
 from pipeline.errors import DataError
 from pipeline.settings import refit_home
 
+_FIX = "restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME"
+
 
 def path(image_id: str) -> Path:
     return refit_home() / "images" / image_id[:2] / image_id
@@ -32,7 +34,15 @@ def get(image_id: str) -> bytes:
     try:
         return path(image_id).read_bytes()
     except FileNotFoundError:
-        raise DataError(
-            f"Expected an image in the image store, {path(image_id)} is missing.",
-            fix="restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME",
-        ) from None
+        raise DataError(f"Expected an image in the image store, {path(image_id)} is missing.", fix=_FIX) from None
+
+
+def verified(image_id: str) -> bytes:
+    """The bytes of an image, after a look at whether they are still those that it is named for.
+
+    Raises `DataError` if they are not, or are gone.
+    """
+    data = get(image_id)
+    if hashlib.sha256(data).hexdigest() != image_id:
+        raise DataError(f"Expected the image that was ingested, {path(image_id)} holds other bytes.", fix=_FIX)
+    return data

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.dataset import records
+from pipeline.dataset.shards import load_index
 from pipeline.evaluation import comparing, predictions, results
 from pipeline.evaluation.intervals import Resampling
 from pipeline.evaluation.measuring import Answers, predict
@@ -56,7 +56,7 @@ def evaluate(candidate: Candidate, live: Live | None, settings: Evaluate) -> tup
 
     One model is in memory at a time. Raises `ModelError` and `DataError` as `measuring.predict` does.
     """
-    index = records.load_index(candidate.shards)
+    index = load_index(candidate.shards)
     rows = {row["image_id"]: row for row in candidate.assignment.to_pylist()}
     how = Resampling(settings.resamples, settings.confidence, settings.seed)
     table: list[dict[str, Any]] = []

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dataset import records
+from pipeline.dataset.shards import Index
 from pipeline.errors import DataError, ModelError
 from pipeline.progress import track
 from pipeline.training import export
@@ -29,7 +30,7 @@ def predict(
     model_file: Path,
     classes: int,
     shards: Path,
-    index: records.Index,
+    index: Index,
     ids: Sequence[str],
     *,
     batch_size: int,
@@ -66,7 +67,7 @@ def predict(
 
 
 def _run(
-    model: keras.Model, shards: Path, index: records.Index, ids: Sequence[str], *, batch_size: int, what: str
+    model: keras.Model, shards: Path, index: Index, ids: Sequence[str], *, batch_size: int, what: str
 ) -> Mapping[str, npt.NDArray[np.float32]]:
     if not ids:
         return {}
@@ -74,9 +75,11 @@ def _run(
     size = min(batch_size, len(ids))
     batches = images.batch(size).prefetch(1).as_numpy_iterator()
     found: dict[str, npt.NDArray[np.float32]] = {}
-    for pictures, _, names in track(batches, total=-(-len(ids) // size), what=what):
-        # The last batch is filled up, since Keras traces the model anew for every other shape.
-        filled = np.concatenate([pictures, np.zeros((size - len(pictures), *pictures.shape[1:]), np.uint8)])
-        rows = model.predict_on_batch(filled)[: len(pictures)]
-        found.update(zip((name.decode() for name in names), rows, strict=True))
+    with records.damage_named(shards, index):
+        for batch in track(batches, total=-(-len(ids) // size), what=what):
+            pictures = batch["image"]
+            # The last batch is filled up, since Keras traces the model anew for every other shape.
+            filled = np.concatenate([pictures, np.zeros((size - len(pictures), *pictures.shape[1:]), np.uint8)])
+            rows = model.predict_on_batch(filled)[: len(pictures)]
+            found.update(zip((name.decode() for name in batch["id"]), rows, strict=True))
     return found

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipeline.backbones import scaling
-from pipeline.dataset.resize import resize_uint8
+from pipeline.dataset.resize import decode_square
 from pipeline.errors import ModelError
 from pipeline.training import filters, layers
 
@@ -69,15 +69,15 @@ def save_serving(model: keras.Model, folder: Path, examples: NDArray[np.uint8]) 
     """
     size = model.input_shape[1]
 
-    def decode(content: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(content, channels=3, expand_animations=False)
-        return tf.ensure_shape(resize_uint8(image, size), (size, size, 3))
-
     def images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": model(images, training=False)}
 
     def encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        decoded = tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8))
+        decoded = tf.map_fn(
+            lambda content: decode_square(content, size),
+            encoded,
+            fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8),
+        )
         return {"probabilities": model(decoded, training=False)}
 
     archive = keras.export.ExportArchive()

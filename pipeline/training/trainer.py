@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pipeline import files
 from pipeline.backbones import registry
 from pipeline.dataset import records
+from pipeline.dataset.shards import Index, load_index
 from pipeline.errors import DataError
-from pipeline.settings import FINAL, Train
+from pipeline.settings import FINAL, Augment, Train
 from pipeline.training import classifier as assembly
 from pipeline.training import export, fitting, views
 from pipeline.training.classifier import Classifier
@@ -35,10 +36,14 @@ PARITY_IMAGES = 16
 
 @dataclass(frozen=True)
 class Roles:
-    """Image id to class: what is learned from, and what early stopping goes by."""
+    """Image id to class: what is learned from, and what early stopping goes by.
+
+    `copies`: how many augmented copies of the images of `train` the shards hold besides.
+    """
 
     train: dict[str, int]
     val: dict[str, int]
+    copies: int
 
 
 def roles(assignment: pa.Table, part: str, classes: int) -> Roles:
@@ -48,9 +53,11 @@ def roles(assignment: pa.Table, part: str, classes: int) -> Roles:
     """
     fold = None if part == FINAL else int(part.removeprefix("fold-"))
     chosen: dict[str, dict[str, int]] = {"train": {}, "val": {}}
-    for row in assignment.select(["image_id", "class", "split", "fold"]).to_pylist():
+    copies = 0
+    for row in assignment.select(["image_id", "class", "split", "fold", "copies"]).to_pylist():
         if row["split"] in chosen and row["fold"] != fold:
             chosen[row["split"]][row["image_id"]] = row["class"]
+            copies += row["copies"]
     if missing := sorted(set(range(classes)) - set(chosen["train"].values())):
         raise DataError(
             f"{part}: expected training images of every class, found none of class number {missing[0]}.",
@@ -58,10 +65,12 @@ def roles(assignment: pa.Table, part: str, classes: int) -> Roles:
         )
     if not chosen["val"]:
         raise DataError(f"{part}: expected validation images, found none.", fix="raise shard.val_share or add images")
-    return Roles(chosen["train"], chosen["val"])
+    return Roles(chosen["train"], chosen["val"], copies)
 
 
-def train(part: str, settings: Train, *, assignment: pa.Table, shards: Path, models: Path, logs: Path) -> None:
+def train(
+    part: str, settings: Train, augment: Augment, *, assignment: pa.Table, shards: Path, models: Path, logs: Path
+) -> None:
     """Train one part and write model.keras, history.json and, for `final`, saved_model/ into `models`.
 
     Args:
@@ -76,7 +85,7 @@ def train(part: str, settings: Train, *, assignment: pa.Table, shards: Path, mod
         ModelError: the weights cannot be had, training diverged, or the written model answers otherwise.
     """
     keras.utils.set_random_seed(settings.seed)
-    index = records.load_index(shards)
+    index = load_index(shards)
     chosen = roles(assignment, part, len(index.classes))
     entry = registry.check(settings)
     backbone = registry.build(entry, weights=settings.weights, size=settings.input_size)
@@ -88,14 +97,11 @@ def train(part: str, settings: Train, *, assignment: pa.Table, shards: Path, mod
         dropout=settings.head.dropout,
         filters=settings.filters,
     )
-    splits = {
-        name: records.dataset(shards, index, keep, size=settings.input_size, splits=("train", "val"))
-        for name, keep in (("train", chosen.train), ("val", chosen.val))
-    }
+    data = _Data(shards, index, chosen, settings, views.recipe(settings.head.views, augment, index.classes))
     logger.info("%s: %d training and %d validation images", part, len(chosen.train), len(chosen.val))
-    phases, kept = _run_phases(model, splits["train"], splits["val"], chosen, settings, logs)
-
-    examples = _first(splits["train"], PARITY_IMAGES)
+    with records.damage_named(shards, index):
+        phases, kept = _run_phases(model, data, logs)
+        examples = _first(data.learned(0), PARITY_IMAGES)
     export.save(model.whole, models / "model.keras", examples)
     if part == FINAL:
         export.save_serving(model.whole, models / "saved_model", examples)
@@ -106,25 +112,71 @@ def train(part: str, settings: Train, *, assignment: pa.Table, shards: Path, mod
         ],
         "kept_phase": kept,
         "classes": list(index.classes),
-        "images": {"train": len(chosen.train), "val": len(chosen.val)},
+        "images": {"train": len(chosen.train), "val": len(chosen.val), "copies": chosen.copies},
         "environment": _environment(settings),
     }
     files.write_json(models / "history.json", history)
     logger.info("%s: kept the weights of phase %s", part, kept)
 
 
-def _run_phases(
-    model: Classifier, train: tf.data.Dataset, val: tf.data.Dataset, chosen: Roles, settings: Train, logs: Path
-) -> tuple[list[Phase], str]:
+@dataclass(frozen=True)
+class _Data:
+    """The images of one part, and how they are altered."""
+
+    shards: Path
+    index: Index
+    roles: Roles
+    settings: Train
+    recipe: Recipe
+
+    @property
+    def count(self) -> int:
+        """Training images, with the copies that the shards hold."""
+        return len(self.roles.train) + self.roles.copies
+
+    def learned(self, view: int) -> tf.data.Dataset:
+        return self._one_pass("train", self.roles.train, view)
+
+    def checked(self, view: int = 0) -> tf.data.Dataset:
+        return self._one_pass("val", self.roles.val, view)
+
+    def endless(self) -> tf.data.Dataset:
+        return records.batches(
+            self.shards,
+            self.index,
+            self.roles.train,
+            size=self.settings.input_size,
+            batch_size=min(self.settings.batch_size, self.count),
+            policy=self.recipe.policy,
+            seed=self.recipe.seed,
+        )
+
+    def _one_pass(self, split: str, keep: dict[str, int], view: int) -> tf.data.Dataset:
+        return records.dataset(
+            self.shards,
+            self.index,
+            keep,
+            size=self.settings.input_size,
+            splits=(split,),
+            copies=True,
+            view=view,
+            policy=self.recipe.policy,
+            seed=self.recipe.seed,
+        )
+
+
+def _run_phases(model: Classifier, data: _Data, logs: Path) -> tuple[list[Phase], str]:
     """Train `model` in place. Returns the phases and the name of the one whose weights it has."""
-    altered = Recipe(settings.head.views, settings.seed, settings.augment)
-    unaltered = Recipe(0, settings.seed, settings.augment)
+    settings, altered = data.settings, data.recipe
+    unaltered = replace(altered, altered=0)
     finetunes = settings.finetune.blocks > 0
-    maps = views.map_bytes(model, len(chosen.train), altered) + views.map_bytes(model, len(chosen.val), unaltered)
-    keep_maps = finetunes and maps <= CACHE_BYTES
+    val = len(data.roles.val)
+    maps = views.map_bytes(model, data.count, altered) + views.map_bytes(model, val, unaltered)
+    # Pictures that are mixed anew in each epoch cannot be kept.
+    keep_maps = finetunes and maps <= CACHE_BYTES and not altered.policy.mixes
     embed = functools.partial(views.embed, model, batch_size=settings.batch_size, keep_maps=keep_maps)
-    learned = embed(train, len(chosen.train), altered, what="embed training images")
-    checked = embed(val, len(chosen.val), unaltered, what="embed validation images")
+    learned = embed(data.learned, data.count, altered, what="embed training images")
+    checked = embed(data.checked, val, unaltered, what="embed validation images")
     weights = views.class_weights(
         learned.classes, model.head.output.shape[-1], balanced=settings.head.class_weights == "balanced"
     )
@@ -148,11 +200,12 @@ def _run_phases(
         validation = (checked.maps[0].astype(np.float32), checked.classes)
         second = fit(model.upper, shuffled(learned.maps, learned.classes, weights), validation, optimizer, watch)
     else:
-        logger.info("inputs of the unfrozen blocks would take %.0f MiB: computed anew in each epoch", maps / 2**20)
+        if not altered.policy.mixes:
+            logger.info("inputs of the unfrozen blocks would take %.0f MiB: computed anew in each epoch", maps / 2**20)
         images = keras.Input(model.whole.input.shape[1:], dtype="uint8")
-        logits = keras.Model(images, model.upper(model.lower(images)))
-        endless = views.online(train, len(learned.classes), weights, altered, batch_size=settings.batch_size)
-        validation = views.unaltered(val, len(checked.classes), batch_size=settings.batch_size)
+        logits = views.altering(keras.Model(images, model.upper(model.lower(images))), altered)
+        endless = views.online(data.endless(), weights, altered)
+        validation = views.unaltered(data.checked(), val, altered, batch_size=settings.batch_size)
         second = fit(logits, endless, validation, optimizer, watch, steps=steps)
     if second.best_loss >= first.best_loss:
         model.upper.set_weights(before)
@@ -185,8 +238,7 @@ def _finetuning(settings: Train, steps: int, images: int) -> tuple[keras.optimiz
 
 
 def _first(images: tf.data.Dataset, count: int) -> NDArray[np.uint8]:
-    pictures = [picture for picture, _, _ in images.take(count).as_numpy_iterator()]
-    return np.stack(pictures)
+    return np.stack([found["image"] for found in images.take(count).as_numpy_iterator()])
 
 
 def _environment(settings: Train) -> dict[str, Any]:

@@ -5,6 +5,7 @@ View 0 is the image itself, the others are altered copies. V counts all of them,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipeline.dataset import augment
+from pipeline.dataset import augment, mixing, presets
+from pipeline.dataset.presets import Policy
 from pipeline.progress import track
 from pipeline.settings import Augment
 from pipeline.training.classifier import Classifier
 
-SHUFFLED = 4096  # images held to be drawn from; shards are in no order of classes already
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -34,11 +35,18 @@ class Views:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which views are made of an image."""
+    """Which views are made of an image. `mirrored`: bool [classes], whether images of a class may be mirrored."""
 
     altered: int
     seed: int
-    settings: Augment
+    policy: Policy
+    mirrored: NDArray[np.bool_]
+
+
+def recipe(altered: int, settings: Augment, classes: Sequence[str]) -> Recipe:
+    policy = presets.resolve(settings)
+    mirrored = np.array([name not in policy.never_mirror for name in classes])
+    return Recipe(altered, settings.seed, policy, mirrored)
 
 
 def map_bytes(classifier: Classifier, images: int, recipe: Recipe) -> int:
@@ -48,7 +56,7 @@ def map_bytes(classifier: Classifier, images: int, recipe: Recipe) -> int:
 
 def embed(
     classifier: Classifier,
-    images: tf.data.Dataset,
+    images: Callable[[int], tf.data.Dataset],
     count: int,
     recipe: Recipe,
     *,
@@ -59,29 +67,45 @@ def embed(
     """Run the frozen network once over every view of `count` images.
 
     Args:
-        images: unbatched (image uint8 [S, S, 3], class int64, id string).
+        images: gives the images of a view, as `records.dataset` does.
     """
     number = recipe.altered + 1
     features = np.empty((number, count, classifier.middle.output.shape[-1]), np.float32)
     shape = classifier.lower.output.shape[1:]
     maps = np.empty((number, count, *shape), np.float16) if keep_maps else None
     classes = np.empty(count, np.int64)
-    start = 0
-    batches = images.batch(batch_size).prefetch(2).as_numpy_iterator()
-    for pictures, labels, names in track(batches, total=-(-count // batch_size), what=what):
-        rows = slice(start, start + len(labels))
-        ids = [name.decode() for name in names]
-        for i in range(number):
-            view = augment.view(pictures, ids, number=i, seed=recipe.seed, settings=recipe.settings)
-            # A smaller last batch would make Keras trace the networks anew, which costs more than the padding.
-            padded = np.concatenate([view, np.repeat(view[-1:], batch_size - len(view), axis=0)])
-            lower = classifier.lower.predict_on_batch(padded)
-            features[i, rows] = classifier.middle.predict_on_batch(lower)[: len(view)]
-            if maps is not None:
-                maps[i, rows] = np.clip(lower[: len(view)], -_FLOAT16_MAX, _FLOAT16_MAX)
-        classes[rows] = labels
-        start = rows.stop
+    batches = (
+        (view, position, batch)
+        for view in range(number)
+        for position, batch in enumerate(images(view).batch(batch_size).prefetch(2).as_numpy_iterator())
+    )
+    for view, position, batch in track(batches, total=number * -(-count // batch_size), what=what):
+        rows = slice(position * batch_size, position * batch_size + len(batch["class"]))
+        pictures = _of_view(batch, view, recipe)
+        # A smaller last batch would make Keras trace the networks anew, which costs more than the padding.
+        padded = np.concatenate([pictures, np.repeat(pictures[-1:], batch_size - len(pictures), axis=0)])
+        lower = classifier.lower.predict_on_batch(padded)
+        features[view, rows] = classifier.middle.predict_on_batch(lower)[: len(pictures)]
+        if maps is not None:
+            maps[view, rows] = np.clip(lower[: len(pictures)], -_FLOAT16_MAX, _FLOAT16_MAX)
+        classes[rows] = batch["class"]
     return Views(features, maps, classes)
+
+
+def _of_view(batch: Mapping[str, NDArray[Any]], view: int, recipe: Recipe) -> NDArray[np.uint8]:
+    if view == 0:
+        return batch["image"]
+    altered: NDArray[np.uint8] = keras.ops.convert_to_numpy(
+        augment.altered(
+            batch["image"],
+            batch["id"],
+            batch["view"],
+            recipe.mirrored[batch["class"]],
+            policy=recipe.policy,
+            seed=recipe.seed,
+        )
+    )
+    return altered
 
 
 class Shuffled(keras.utils.PyDataset):
@@ -123,31 +147,65 @@ class Shuffled(keras.utils.PyDataset):
         self.views, self.images = taken[shuffle], np.repeat(np.arange(count), self.passes)[shuffle]
 
 
-def online(
-    images: tf.data.Dataset, count: int, weights: NDArray[np.float32], recipe: Recipe, *, batch_size: int
-) -> tf.data.Dataset:
-    """Endless (altered image uint8, class, weight) batches, each epoch in a new order and with new alterations."""
-    size = min(batch_size, count)
-    steps = count // size
+class Altered(keras.layers.Layer):
+    """Alters images as the draws that come with them say, where and when the model runs; in training only."""
 
-    def alter(pictures: NDArray[np.uint8], names: NDArray[Any], epoch: NDArray[np.int64]) -> NDArray[np.uint8]:
-        ids = [name.decode() for name in names]
-        return augment.view(pictures, ids, number=int(epoch) + 1, seed=recipe.seed, settings=recipe.settings)
+    def __init__(self, fill: str, **kwargs: Any) -> None:
+        super().__init__(dtype="uint8", **kwargs)
+        self.fill = fill
 
-    def prepare(step: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-        pictures, labels, names = batch
-        altered = tf.numpy_function(alter, [pictures, names, step // steps], tf.uint8)
-        return tf.ensure_shape(altered, pictures.shape), labels, tf.gather(weights, labels)
-
-    shuffled = images.shuffle(min(count, SHUFFLED), seed=recipe.seed, reshuffle_each_iteration=True)
-    return shuffled.batch(size, drop_remainder=True).repeat().enumerate().map(prepare).prefetch(2)
+    def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
+        draws = dict(inputs)
+        images = draws.pop("image")
+        return augment.apply(images, draws, fill=self.fill) if training else images
 
 
-def unaltered(images: tf.data.Dataset, count: int, *, batch_size: int) -> tf.data.Dataset:
-    """(image uint8, class) batches of all `count` images, once, in their order."""
-    batches = images.batch(batch_size).map(lambda pictures, labels, _: (pictures, labels)).prefetch(2)
+def altering(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """`model` of images uint8 [N, S, S, 3], with its input as `online` gives it."""
+    shape = model.input.shape[1:]
+    draws = augment.draw(
+        tf.constant([""]), tf.constant([1]), [True], policy=recipe.policy, seed=0, height=shape[0], width=shape[1]
+    )
+    inputs = {"image": keras.Input(shape, dtype="uint8")} | {
+        name: keras.Input(array.shape[1:], dtype="float32") for name, array in draws.items()
+    }
+    return keras.Model(inputs, model(Altered(recipe.policy.fill)(inputs)))
+
+
+def online(batches: tf.data.Dataset, weights: NDArray[np.float32], recipe: Recipe) -> tf.data.Dataset:
+    """Endless ({image, draws}, class or probabilities, weight) batches from those of `records.batches`."""
+
+    def prepare(step: tf.Tensor, found: dict[str, tf.Tensor]) -> tuple[Any, ...]:
+        inputs, classes = _inputs(found, recipe)
+        weight = tf.gather(weights, classes)
+        if not recipe.policy.mixes:
+            return inputs, classes, weight
+        image, targets, weight = mixing.mix(
+            inputs["image"], classes, weight, step, policy=recipe.policy, seed=recipe.seed, number=len(weights)
+        )
+        return inputs | {"image": image}, targets, weight
+
+    return batches.enumerate().map(prepare, tf.data.AUTOTUNE).prefetch(2)
+
+
+def unaltered(images: tf.data.Dataset, count: int, recipe: Recipe, *, batch_size: int) -> tf.data.Dataset:
+    """({image, draws}, class) batches of all `count` images, once, in their order; a model in use ignores the draws."""
+    batches = images.batch(batch_size).map(lambda found: _inputs(found, recipe)).prefetch(2)
     # Shards are filtered, so tf.data does not know the length, and Keras would warn that data ran out.
     return batches.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
+
+
+def _inputs(found: Mapping[str, tf.Tensor], recipe: Recipe) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    draws = augment.draw(
+        found["id"],
+        found["view"],
+        tf.gather(recipe.mirrored, found["class"]),
+        policy=recipe.policy,
+        seed=recipe.seed,
+        height=found["image"].shape[1],
+        width=found["image"].shape[2],
+    )
+    return {"image": found["image"], **draws}, found["class"]
 
 
 def class_weights(classes: NDArray[np.int64], number: int, *, balanced: bool) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from pipeline.runs import Run
 
 SPLITS = ("train", "val", "test")
 QUARANTINE = "quarantine"
+HELD_OUT_FIRST = (*SPLITS[::-1], QUARANTINE)
 FEW = 5  # images that are listed before the rest is counted
 PREFIX = 8  # digits of an image id that are enough to name it
 
@@ -148,17 +149,19 @@ def _one(run: Run, rows: Mapping[str, Mapping[str, Any]], name: str) -> None:
         known["your group"] = row["user_group"]
     if row["split"] == QUARANTINE:
         contacts = _contacts(run.path, rows, row["image_id"])
-        listed = [f"{rows[other]['uri']} ({rows[other]['split']}, {how})" for other, how in contacts.items()]
+        ordered = sorted(contacts, key=lambda other: (HELD_OUT_FIRST.index(rows[other]["split"]), rows[other]["uri"]))
+        listed = [f"{rows[other]['uri']} ({rows[other]['split']}, {contacts[other]})" for other in ordered]
         title = "linked to"
+        if not listed:
+            known[title] = "a test image that has left the source"
     else:
         known["group"] = row["group"]
-        listed, title = [f"{other['uri']} ({other['label']})" for other in same], "with it"
+        listed, title = sorted(f"{other['uri']} ({other['label']})" for other in same), "with it"
         if not same:
             known["with it"] = "no other image"
     width = max(len(title), *map(len, known))
     for label, text in known.items():
         console.print(f"[bold]{label:{width}}[/]  {shown(text)}", soft_wrap=True)
-    listed.sort()
     more = [f"and {len(listed) - 4 * FEW} more"] if len(listed) > 4 * FEW else []
     for number, text in enumerate(listed[: 4 * FEW] + more):
         console.print(f"[bold]{title if number == 0 else '':{width}}[/]  {shown(text)}", soft_wrap=True)

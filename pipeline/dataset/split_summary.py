@@ -61,7 +61,7 @@ def summary(assignment: pa.Table, shares: Shares, new: Collection[str]) -> dict[
         "largest_group": max(members.values(), default=0),
         "folds": _folds(rows),
         "quarantined": dict(Counter(row["reason"] or "unknown" for row in rows if row["split"] == QUARANTINE)),
-        "shortfalls": list(_shortfalls(classes, shares)),
+        "shortfalls": list(_shortfalls(classes, shares, members)),
     }
 
 
@@ -82,7 +82,7 @@ def _folds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _shortfalls(classes: Mapping[str, _Class], shares: Shares) -> Iterator[str]:
+def _shortfalls(classes: Mapping[str, _Class], shares: Shares, members: Mapping[str, int]) -> Iterator[str]:
     """Sentences, the missed minimums first. A share is missed if it is off by more than whole images can help."""
     late = []
     for label, found in sorted(classes.items()):
@@ -90,22 +90,24 @@ def _shortfalls(classes: Mapping[str, _Class], shares: Shares) -> Iterator[str]:
             got, wanted = found.images[split], share * found.used
             if got < shares.min_per_class:
                 missed = f"{got} of {shares.min_per_class} wanted {split} images"
-                yield f"class {label!r}: {missed}: {_why(found, split, wanted)}"
+                yield f"class {label!r}: {missed}: {_why(found, split, max(wanted, shares.min_per_class), members)}"
             elif abs(got - max(wanted, shares.min_per_class)) >= 1:
                 off = f"{got} {split} {'image' if got == 1 else 'images'} where {share:.0%} are {wanted:.1f}"
-                late.append(f"class {label!r}: {off}: {_why(found, split, wanted)}")
+                late.append(f"class {label!r}: {off}: {_why(found, split, max(wanted, shares.min_per_class), members)}")
     yield from late
 
 
-def _why(found: _Class, split: str, wanted: float) -> str:
+def _why(found: _Class, split: str, wanted: float, members: Mapping[str, int]) -> str:
     """The reason that weighs most. Groups that hold nothing new cannot be moved."""
     count = wording.count
     got, largest = found.images[split], max(found.groups.values(), default=0)
     whole = f"its {count(found.used, 'image')} " + ("is" if found.used == 1 else "are")
     if not found.used:
         return f"all its {count(found.images[QUARANTINE], 'image')} are in quarantine"
-    if len(found.groups) <= splits.MIN_TRAINING_GROUPS + (got < wanted):
+    if len(found.groups) <= splits.MIN_TRAINING_GROUPS:
         return f"{whole} {count(len(found.groups), 'group')}"
+    if len(found.groups) == splits.MIN_TRAINING_GROUPS + 1 and got < wanted:
+        return f"{whole} {len(found.groups)} groups, and training keeps {splits.MIN_TRAINING_GROUPS}"
     if not found.free:
         return f"{whole} placed by earlier runs, which stands"
     if got < wanted and found.images[TRAIN] <= found.used // 2:
@@ -114,4 +116,6 @@ def _why(found: _Class, split: str, wanted: float) -> str:
         return f"its largest group has {largest} of its {found.used} images"
     if len(found.free) < len(found.groups):
         return f"{whole} mostly placed by earlier runs, which stands"
-    return f"{whole} {count(len(found.groups), 'group')}, some of them with images of other classes"
+    mixed = any(members[name] > size for name, size in found.groups.items())
+    nature = "some of them with images of other classes" if mixed else f"of up to {count(largest, 'image')}"
+    return f"{whole} {count(len(found.groups), 'group')}, {nature}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from pipeline.dataset.contacts import Contacts
 
 TRAIN, VAL, TEST, QUARANTINE = "train", "val", "test", "quarantine"
 BINS = (TEST, VAL, TRAIN)  # in the order of the hash
+BETWEEN = "its near duplicates or its group are in different splits"
 CONNECTING = "its near duplicates or its group connect images in different splits"
 SCHEMA = pa.schema([("image_id", pa.string()), ("group", pa.string()), ("split", pa.string())])
 SALT_KEY = b"salt"
@@ -85,8 +86,8 @@ def place(
     near, grouped = contacts.near(new, settled), contacts.grouped(new, settled)
     found = {}
     for image_id in new:
-        if reason := _linking(_sides(near[image_id]), _sides(grouped[image_id])):
-            found[image_id] = Placed(image_id, QUARANTINE, reason)
+        if len(_sides(near[image_id] | grouped[image_id])) > 1:
+            found[image_id] = Placed(image_id, QUARANTINE, BETWEEN)
     rest = [image_id for image_id in new if image_id not in found]
     connected = contacts.connected(rest)
     members: dict[str, list[str]] = defaultdict(list)
@@ -172,15 +173,6 @@ def _contacts(
 
 def _sides(places: Iterable[Placed]) -> set[str]:
     return {place_.split for place_ in places}
-
-
-def _linking(near: Set[str], grouped: Set[str]) -> str | None:
-    """Why an image with such contacts has no side; None if it has one, or may have any."""
-    if len(near) > 1:
-        return "near duplicate of images in different splits"
-    if len(grouped) > 1:
-        return "its group has images in different splits"
-    return "its group and its near duplicates are in different splits" if len(near | grouped) > 1 else None
 
 
 def _withheld(contacts: Contacts, images: Sequence[Image], placed: Mapping[str, Placed]) -> dict[str, str]:

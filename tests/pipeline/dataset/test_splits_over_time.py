@@ -169,8 +169,18 @@ class Sources(RuleBasedStateMachine):
 
 TestSources = Sources.TestCase
 TestSources.settings = settings(
-    max_examples=40, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=30, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_the_reason_stays_when_what_was_near_to_it_gets_its_place() -> None:
+    placed = {"r": Placed("r", TRAIN), "t": Placed("t", TEST)}
+    images = [splits.Image(name, "a", "g" if name in ("r", "bridge") else None) for name in (*placed, "bridge", "next")]
+    links = [("bridge", "t"), ("next", "bridge")]
+    first = splits.place(images, links, placed, SHARES)
+    assert first["bridge"].split == QUARANTINE
+    again = splits.place(images, links, placed | {"next": first["next"]}, SHARES)
+    assert again == {"bridge": first["bridge"]}
 
 
 def run(

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.dataset import assignment, records, store
+from pipeline.dataset import assignment, shards, store
 
 CLASSES = ("blue", "green", "red")
 CHANNEL = {"red": 0, "green": 1, "blue": 2}
@@ -56,15 +56,18 @@ def write(root: Path) -> pa.Table:
             "split": split,
             "fold": fold,
             "batch": "0001",
+            "reason": None,
+            "copies": 0,
         }
         for number, (colour, label, split, fold) in enumerate(IMAGES)
     ]
     written = [
-        records.Row(row["image_id"], row["class"], row["label"], row["group"], row["split"])
+        shards.Row(row["image_id"], row["class"], row["label"], row["group"], row["split"], (), 1000)
         for row in rows
         if row["split"] != "quarantine"
     ]
-    records.write(root / "data/shards", {"0001": written}, CLASSES, target_bytes=2**20)
+    layout = shards.Layout(target_bytes=2**20, files=None, max_side=None, quality=90, compression="none")
+    shards.write(root / "data/shards", {"0001": written}, CLASSES, layout, threads=1)
     for part, size in (("fold-0", 16), ("fold-1", 16), ("final", 24)):
         model(root / "models" / part / "model.keras", CLASSES, size)
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), assignment.SCHEMA)

@@ -2,7 +2,8 @@
 
     python benchmarks/copies.py FOLDER [--copies N] [--searched N]
 
-The folder is one batch; N of its images (60 unless told otherwise) copied by one transformation are another one. Prints one table. "Same frame" is the index over the whole pictures alone, as for images beyond
+The folder is one batch; N of its images (60 unless told otherwise) copied by one transformation are another one.
+Prints one table. "Same frame" is the index over the whole pictures alone, as for images beyond
 `profile.near_duplicate_searched`; the other column is all that `profile` does. Links among unmodified images may
 be true: look at them.
 """

@@ -61,6 +61,10 @@ def main() -> None:
     row(as_stored(hashes, thumbnails), BATCH, "random, 1 % copies")
     row(as_stored(scenes, thumbnails), count, f"around {SCENES} scenes")
     row(as_stored(np.zeros(len(still), np.uint64), still), len(still), "of one still scene")
+    # Light and shade as in pictures: of noise, every half is as bright as the other, and all have four appearances.
+    coarse = rng.integers(0, 200, (count, 4, 4), np.uint8).repeat(4, axis=1).repeat(4, axis=2).reshape(count, 256)
+    thumbnails = coarse + thumbnails // 5
+    thumbnails[copies] = np.flip(thumbnails[originals].reshape(-1, 16, 16), 2).reshape(-1, 256)
     begun = time.perf_counter()
     turned = standardised(thumbnails, options.near_duplicate_error)
     print(f"mirrored and in standard contrast: {time.perf_counter() - begun:.1f} s, {len(turned.image)} appearances")

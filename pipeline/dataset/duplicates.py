@@ -84,7 +84,10 @@ class _Search:
     def __init__(self, seen: Appearances, bits: int, error: float) -> None:
         self.image, self._hashes, self._thumbnails = seen.image, seen.hashes, seen.thumbnails
         self._bits, self._error = bits, error
-        self._projection = self._thumbnails @ _PATTERN
+        blocks = range(0, len(self.image), BLOCK)
+        self._projection = np.concatenate(
+            [np.empty(0), *(self._thumbnails[start : start + BLOCK] @ _PATTERN for start in blocks)]
+        )
         self.window = error + 1e-5  # of the keys of near duplicates; the rest is for rounding
 
     def all_keys(self) -> Iterator[npt.NDArray[np.float64]]:

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.dataset.duplicates import Appearances, Thumbnails
 from pipeline.dataset.registration import averaging
 
-CONTRAST = 64  # grey levels that standard deviations are brought to. With 40, 5 pairs of 1797 digits of 8x8 look the same
+CONTRAST = 64  # grey levels that standard deviations are brought to. With 40, 5 pairs of 8x8 digits look the same
 # Grey levels; of a thumbnail with less, rounding and compression are a tenth of the contrast and would be amplified.
 MIN_CONTRAST = 5.0
 BLOCK = 1 << 15  # thumbnails standardised at once: 32 MB

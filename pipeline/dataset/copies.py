@@ -17,7 +17,7 @@ from pipeline.dataset.registration import Floats
 from pipeline.errors import DataError
 from pipeline.progress import track
 
-# Pixels of the shorter side. What is smaller has no details: of 1797 digits of 8x8 one in ten has another's.
+# Pixels of the shorter side. What is smaller has no details: 321 pairs of 1797 digits of 8x8 agree.
 MIN_SIDE = 32
 BLOCK = 256  # new pictures searched for at once
 CLOSER = 4  # pairs of a new picture that are compared in detail, those that agree best at first

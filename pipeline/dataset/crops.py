@@ -3,7 +3,7 @@
 Every window of a thumbnail (100 of them: sides of 7 to 10 tenths, in steps of one tenth) is averaged to 6x6 cells in a
 standard brightness and contrast. So is every other thumbnail, as it is and mirrored. The correlation of the two, at
 the best window, is high if one picture is a crop of the other. Of crops of half the area and more, changed in any other
-way too, the original is among the 16 best of 500 photographs, 1000 hand signs or 400 magnetic tiles in 99 of 100 cases.
+way too, the original is among the 16 best of 500 photographs, 1000 hand signs or 400 magnetic tiles in 98 of 100 cases.
 What a pretrained network sees is no substitute: among the tiles the original is among *its* 32 best in 3 of 4 cases.
 """
 

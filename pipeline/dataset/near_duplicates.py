@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.dataset import appearances, copies, duplicates, manifest
+from pipeline.dataset import appearances, crop_search, duplicates, manifest
 
 SCHEMA = pa.schema([("image_id", pa.string()), ("other", pa.string()), ("earlier", pa.bool_())])
 _VERSION = 2  # of the rule below and of what the columns mean
@@ -75,7 +75,7 @@ def update(folder: Path, features: Mapping[str, pa.Table], rules: Rules, process
             ]
             if rules.searched:
                 pool, load = _pool(list(number), sides, rules.searched), partial(_picture, list(number))
-                found.append(copies.find(thumbnails, first_new, pool, load, rules.detail, processes))
+                found.append(crop_search.find(thumbnails, first_new, pool, load, rules.detail, processes))
             pairs = np.unique(np.concatenate(found), axis=0)
             files.write_table(path, _table(pairs, list(number), first_new).replace_schema_metadata(key))
         own = pairs[(pairs >= first_new).all(axis=1)] - first_new
@@ -126,7 +126,7 @@ def _pool(ids: Sequence[str], sides: duplicates.Indices, limit: int) -> duplicat
 
 
 def _picture(ids: Sequence[str], number: int) -> copies.Picture:
-    return copies.picture(ids[number])
+    return crop_search.picture(ids[number])
 
 
 def _short_sides(table: pa.Table) -> duplicates.Indices:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.dataset import copies, near_duplicates, store
+from pipeline.dataset import crop_search, near_duplicates, store
 from pipeline.dataset.near_duplicates import Rules
 from pipeline.dataset.reduced import reduced
 from pipeline.profiling import features
@@ -83,7 +83,7 @@ def test_flat_pictures_have_no_details_to_agree_in() -> None:
     ramp = np.linspace(80, 160, 128, dtype=np.float32)
     flat = np.broadcast_to(ramp, (2, 128, 128))
     whole = np.array([[0, 1, 0, 1]], np.float32).repeat(2, axis=0)
-    assert (copies.registration.agreement(flat, flat, whole) < 0.5).all()
+    assert (crop_search.registration.agreement(flat, flat, whole) < 0.5).all()
 
 
 def test_in_batches_as_at_once_and_nothing_is_done_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

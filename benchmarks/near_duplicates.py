@@ -16,7 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.dataset.duplicates import Hashes, Indices, Thumbnails, components, links
+from pipeline.dataset.appearances import standardised
+from pipeline.dataset.duplicates import Appearances, Indices, as_stored, components, links
 from pipeline.settings import code_root, load
 
 SCENES = 2000
@@ -42,24 +43,33 @@ def main() -> None:
 
     table = Table("images", "new", "seconds", "links", "clusters of several")
 
-    def row(hashes: Hashes, thumbnails: Thumbnails, new: int, what: str) -> None:
-        old = len(hashes) - new
+    def row(seen: Appearances, new: int, what: str) -> None:
+        images = int(seen.image[-1]) + 1
+        old = images - new
         begun = time.perf_counter()
         found = links(
-            hashes,
-            thumbnails,
+            seen,
             np.arange(old),
             first_new=old,
             bits=options.near_duplicate_bits,
             error=options.near_duplicate_error,
         )
         seconds = time.perf_counter() - begun
-        table.add_row(f"{len(hashes)} {what}", str(new), f"{seconds:.1f}", str(len(found)), str(_several(found)))
+        table.add_row(f"{images} {what}", str(new), f"{seconds:.1f}", str(len(found)), str(_several(found)))
 
-    row(hashes, thumbnails, count, "random, 1 % copies")
-    row(hashes, thumbnails, BATCH, "random, 1 % copies")
-    row(scenes, thumbnails, count, f"around {SCENES} scenes")
-    row(np.zeros(len(still), np.uint64), still, len(still), "of one still scene")
+    row(as_stored(hashes, thumbnails), count, "random, 1 % copies")
+    row(as_stored(hashes, thumbnails), BATCH, "random, 1 % copies")
+    row(as_stored(scenes, thumbnails), count, f"around {SCENES} scenes")
+    row(as_stored(np.zeros(len(still), np.uint64), still), len(still), "of one still scene")
+    # Light and shade as in pictures: of noise, every half is as bright as the other, and all have four appearances.
+    coarse = rng.integers(0, 200, (count, 4, 4), np.uint8).repeat(4, axis=1).repeat(4, axis=2).reshape(count, 256)
+    thumbnails = coarse + thumbnails // 5
+    thumbnails[copies] = np.flip(thumbnails[originals].reshape(-1, 16, 16), 2).reshape(-1, 256)
+    begun = time.perf_counter()
+    turned = standardised(thumbnails, options.near_duplicate_error)
+    print(f"mirrored and in standard contrast: {time.perf_counter() - begun:.1f} s, {len(turned.image)} appearances")
+    row(turned, count, "random, 1 % copies, mirrored or not")
+    row(turned, BATCH, "random, 1 % copies, mirrored or not")
     Console().print(table)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 

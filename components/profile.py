@@ -30,7 +30,13 @@ def main() -> None:
         raise DataError(
             "Expected images to profile, every one is in quarantine.", fix="see the reasons in data/quarantine"
         )
-    near_duplicates.update(DUPLICATES, measured, bits=options.near_duplicate_bits, error=options.near_duplicate_error)
+    rules = near_duplicates.Rules(
+        bits=options.near_duplicate_bits,
+        error=options.near_duplicate_error,
+        detail=options.near_duplicate_detail,
+        searched=options.near_duplicate_searched,
+    )
+    near_duplicates.update(DUPLICATES, measured, rules, processes)
     pairs = near_duplicates.read(DUPLICATES).pairs
     embeddings.update(EMBEDDINGS, rows, limit=options.embedded_images, processes=processes)
     embedded = embeddings.read(EMBEDDINGS, table["image_id"].to_pylist())
@@ -44,6 +50,7 @@ def main() -> None:
         imagenet,
         pairs=pairs,
         cluster=cluster,
+        searched=near_duplicates.searched(measured, rules.searched),
         embedded=len(embedded),
         domain_gap=gap.measure(table, embedded, imagenet, space.load()),
         suspects=suspects,

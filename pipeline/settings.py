@@ -46,6 +46,8 @@ class Ingest(Section):
 class Profile(Section):
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
     near_duplicate_error: Share
+    near_duplicate_detail: Share
+    near_duplicate_searched: Count
     drift_alpha: Fraction
     drift_min_distance: Share
     embedded_images: Count

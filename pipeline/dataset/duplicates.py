@@ -1,14 +1,17 @@
-"""Near duplicates: one picture stored twice (re-encoded, resized), found without comparing all with all.
+"""Near duplicates: one picture stored twice in the same frame, found without comparing all with all.
 
-Two images are near duplicates when their 64-bit dHashes differ in at most `bits` bits *and* their 16x16
+Two images are near duplicates when their 64-bit difference hashes differ in at most `bits` bits *and* their 16x16
 thumbnails differ by at most `error` (root mean square, 0-1). The hash alone is not enough: small or flat
 images (handwritten digits, surfaces) share hashes without being the same picture.
+
+An image may have several appearances, such as its mirror image; it is a near duplicate if any of them is.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +23,30 @@ CANDIDATES = 1 << 22  # compared at once: four arrays of 32 MB
 BLOCK = 1 << 14  # thumbnails compared at once: 16 MB
 FIRST_LOOK = 8  # neighbours in the order of brightness that are compared before the others
 
+_WAVE = np.cos(2 * np.pi * (np.arange(16) + 0.5) / 16)
+# Brightness, and how much brighter the border is than the centre: of unit root mean square, over all of a thumbnail.
+_PATTERN = (1 + _WAVE[:, None] + _WAVE).ravel() / np.sqrt(2) / THUMBNAIL_BYTES / 255
+
 Indices = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Thumbnails = npt.NDArray[np.uint8]
 
 
-def links(
-    hashes: Hashes, thumbnails: Thumbnails, clusters: Indices, *, first_new: int, bits: int, error: float
-) -> Indices:
+@dataclass(frozen=True)
+class Appearances:
+    """M appearances of N images, those of an image one after the other, the images in their order."""
+
+    image: Indices  # int64 [M], 0 to N - 1
+    hashes: Hashes  # [M]
+    thumbnails: Thumbnails  # [M, 256], 0-255
+
+
+def as_stored(hashes: Hashes, thumbnails: Thumbnails) -> Appearances:
+    """Every image as it is: re-encoded and resized copies are near."""
+    return Appearances(np.arange(len(hashes)), hashes, thumbnails)
+
+
+def links(seen: Appearances, clusters: Indices, *, first_new: int, bits: int, error: float) -> Indices:
     """Enough near-duplicate pairs to tell how every new image hangs together with all others.
 
     Between two new images a pair is left out if others connect them already, between a new and an old image if the
@@ -35,20 +54,21 @@ def links(
     are connected by ten thousand.
 
     Args:
-        hashes: uint64 [N], the old ones first.
-        thumbnails: uint8 [N, 256], 0-255.
+        seen: of all images, the old ones first.
         clusters: int64 [first_new], equal for old images that are already known to be one cluster.
         first_new: index of the first new image.
 
     Returns:
-        int64 [M, 2], pairs (i, j) with i < j and j new, sorted, each once.
+        int64 [M, 2], pairs of images (i, j) with i < j and j new, sorted, each once.
 
     Hashes at most `bits` apart agree in at least one of `bits + 1` bands (pigeonhole principle; Manku et al.,
-    "Detecting near-duplicates for web crawling", 2007), and the means of two thumbnails differ by no more than
-    their root mean square. So only images that share a band and are next to each other in brightness are compared.
+    "Detecting near-duplicates for web crawling", 2007), and the projections of two thumbnails on a pattern differ by
+    no more than they do themselves (Cauchy-Schwarz inequality). So only images that share a band and are next to each
+    other in their projections are compared.
     """
-    search = _Search(hashes, thumbnails, bits, error)
-    old, new = np.arange(first_new), np.arange(first_new, len(hashes))
+    search = _Search(seen, bits, error)
+    first = int(np.searchsorted(seen.image, first_new))
+    old, new = np.arange(first), np.arange(first, len(seen.image))
     return np.unique(np.concatenate([_among_new(search, new), _with_old(search, old, new, clusters)]), axis=0)
 
 
@@ -61,18 +81,22 @@ def components(count: int, pairs: Indices) -> Indices:
 class _Search:
     """The images and what makes two of them near duplicates."""
 
-    def __init__(self, hashes: Hashes, thumbnails: Thumbnails, bits: int, error: float) -> None:
-        self._hashes, self._thumbnails, self._bits, self._error = hashes, thumbnails, bits, error
-        self._brightness = thumbnails.mean(axis=1, dtype=np.float64) / 255
-        self.window = error + 1e-6  # of the keys of near duplicates; the rest is for rounding
+    def __init__(self, seen: Appearances, bits: int, error: float) -> None:
+        self.image, self._hashes, self._thumbnails = seen.image, seen.hashes, seen.thumbnails
+        self._bits, self._error = bits, error
+        blocks = range(0, len(self.image), BLOCK)
+        self._projection = np.concatenate(
+            [np.empty(0), *(self._thumbnails[start : start + BLOCK] @ _PATTERN for start in blocks)]
+        )
+        self.window = error + 1e-5  # of the keys of near duplicates; the rest is for rounding
 
     def all_keys(self) -> Iterator[npt.NDArray[np.float64]]:
         """For every band a key per image: near duplicates are at most `window` apart in one of them."""
         edges = np.linspace(0, 64, self._bits + 2).astype(int)
         for low, high in itertools.pairwise(edges):
             band = (self._hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
-            # Brightness is 0-1 and error at most 1, so keys of different bands are farther apart than the window.
-            yield np.unique(band, return_inverse=True)[1] * 3.0 + self._brightness
+            # Projections are -2 to 2 and error at most 1, so keys of different bands are farther apart than the window.
+            yield np.unique(band, return_inverse=True)[1] * 6.0 + self._projection
 
     def near(self, pairs: Indices) -> Indices:
         """Those of `pairs` that are near duplicates."""
@@ -94,7 +118,12 @@ def _popcount(words: Hashes) -> Hashes:
 
 def _among_new(search: _Search, new: Indices) -> Indices:
     """Pairs that connect the new images: none of what earlier ones have connected already, step by step."""
-    found, component = np.empty((0, 2), np.int64), np.arange(len(new))
+    if not len(new):
+        return np.empty((0, 2), np.int64)
+    first = search.image[new[0]]
+    image = search.image[new] - first
+    count = int(image[-1]) + 1
+    found, component = np.empty((0, 2), np.int64), np.arange(count)
     for keys in search.all_keys():
         order = np.argsort(keys[new], kind="stable")
         key, position = keys[new][order], np.arange(len(new))
@@ -105,21 +134,22 @@ def _among_new(search: _Search, new: Indices) -> Indices:
             if step < FIRST_LOOK:
                 last = np.minimum(end, start + 1)
             else:
-                start = np.maximum(start, _run_ends(component[order]))
+                start = np.maximum(start, _run_ends(component[image[order]]))
             for left, right in _spans(start, last):
                 pairs = np.stack([order[left], order[right]], axis=1)
-                pairs = pairs[component[pairs[:, 0]] != component[pairs[:, 1]]]
-                near = search.near(new[pairs]) - new[0]
+                connected = component[image[pairs]]
+                near = image[search.near(new[pairs[connected[:, 0] != connected[:, 1]]]) - new[0]]
                 if len(near):
                     found = np.concatenate([found, _one_of_each(near, np.sort(component[near], axis=1))])
-                    component = components(len(new), found)
-    return np.sort(new[found], axis=1)
+                    component = components(count, found)
+    return np.sort(found, axis=1) + first
 
 
 def _with_old(search: _Search, old: Indices, new: Indices, clusters: Indices) -> Indices:
     """Pairs of an old and a new image: one for each new image and cluster."""
     found, known = np.empty((0, 2), np.int64), np.empty(0, np.int64)
     count = clusters.max(initial=0) + 1
+    cluster = clusters[search.image[old]]
     for keys in search.all_keys():
         order = np.argsort(keys[old], kind="stable")
         key, wanted = keys[old][order], keys[new]
@@ -129,11 +159,11 @@ def _with_old(search: _Search, old: Indices, new: Indices, clusters: Indices) ->
         near_start, near_end = np.maximum(start, middle - FIRST_LOOK), np.minimum(end, middle + FIRST_LOOK)
         # As above: the nearest first, then whatever is not yet known, before and behind them.
         for first, last in ((near_start, near_end), (start, near_start), (near_end, end)):
-            last = np.where(_settled(clusters[order], first, last, new * count, known), first, last)
+            last = np.where(_settled(cluster[order], first, last, search.image[new] * count, known), first, last)
             for left, right in _spans(first, last):
                 pairs = np.stack([old[order[right]], new[left]], axis=1)
-                contact = pairs[:, 1] * count + clusters[pairs[:, 0]]
-                near = search.near(pairs[~_contains(known, contact)])
+                contact = search.image[pairs[:, 1]] * count + cluster[pairs[:, 0]]
+                near = search.image[search.near(pairs[~_contains(known, contact)])]
                 contact = near[:, 1] * count + clusters[near[:, 0]]
                 found = np.concatenate([found, _one_of_each(near, contact)])
                 known = np.union1d(known, contact)

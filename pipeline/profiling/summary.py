@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +25,7 @@ def summarise(
     *,
     pairs: Pairs,
     cluster: Mapping[str, str],
+    searched: Set[str],
     embedded: int,
     domain_gap: DomainGap | None,
     suspects: Suspects | None,
@@ -38,6 +39,7 @@ def summarise(
         training: feature rows that the live model was trained on; None without a live model.
         pairs: image ids of near duplicates, of images that are no longer current too.
         cluster: image id to what near duplicates connect it with (`near_duplicates.clusters`).
+        searched: image ids of those that were compared with each other for crops (`near_duplicates.searched`).
         embedded: images.
         domain_gap, suspects: None if there is nothing to tell them from.
         alpha: false-alarm rate of the drift test, 0-1.
@@ -57,6 +59,8 @@ def summarise(
             "pairs": sum(one in cluster and other in cluster for one, other in pairs),
             "groups": len(set(cluster.values())),
             "images": len(cluster),
+            "searched_for_crops": (crops := sum(image_id in searched for image_id in table["image_id"].to_pylist())),
+            "not_searched_for_crops": table.num_rows - crops,
         },
         "embedded": embedded,
         "suspects": None if suspects is None else {"checked": suspects.checked, "found": suspects.found},

@@ -40,7 +40,7 @@ def structure(images: pd.DataFrame) -> Iterator[Rule]:
         yield _image_rule(TABLE, problem, fix, expectation, len(images))
 
 
-def image_rules(images: pd.DataFrame, limits: Validate, suspects: Sequence[str]) -> Iterator[Rule]:
+def image_rules(images: pd.DataFrame, limits: Validate, suspects: Sequence[str], unsearched: int) -> Iterator[Rule]:
     total = len(images)
     if limits.labels is not None:
         yield _allowed_labels(images, limits.labels)
@@ -71,7 +71,7 @@ def image_rules(images: pd.DataFrame, limits: Validate, suspects: Sequence[str])
             ExpectColumnValuesToBeInSet(column=check.removesuffix("_image"), value_set=[False]),
             total,
         )
-    yield from _near_duplicates(images)
+    yield from _near_duplicates(images, unsearched)
     yield _suspected_labels(images, suspects)
 
 
@@ -100,16 +100,19 @@ def _allowed_labels(images: pd.DataFrame, allowed: Sequence[str]) -> Rule:
     )
 
 
-def _near_duplicates(images: pd.DataFrame) -> Iterator[Rule]:
+def _near_duplicates(images: pd.DataFrame, unsearched: int) -> Iterator[Rule]:
+    # Said with every finding: what was not looked for may be there.
+    rest = f"; {count(unsearched, 'image')} not searched for crops" if unsearched else ""
+
     def contradicting(items: list[str]) -> Broken:
         found = _of(images, items).sort_values(["picture", "uri"])
         first = found[found["picture"] == found["picture"].iloc[0]]
         named = [f"{uri} ({label!r})" for uri, label in zip(first["uri"], first["label"], strict=True)]
         pictures = found["picture"].nunique()
         return Broken(
-            f"{count(pictures, 'picture')} in several classes, as near duplicates: {some(named)}",
+            f"{count(pictures, 'picture')} in several classes, as near duplicates: {some(named)}{rest}",
             "one of the labels is wrong: keep each picture in the class that it belongs to",
-            {"pictures": pictures, "images": len(items)},
+            {"pictures": pictures, "images": len(items), "unsearched": unsearched},
             tuple(found["uri"][:EXAMPLES]),
         )
 
@@ -118,10 +121,10 @@ def _near_duplicates(images: pd.DataFrame) -> Iterator[Rule]:
         pictures = found["picture"].nunique()
         return Broken(
             f"{len(items)} images are near duplicates of each other and show {count(pictures, 'picture')}: "
-            "stored again, re-encoded or resized",
+            f"stored again, re-encoded, resized, cropped, mirrored or brightened{rest}",
             "none is needed, they stay on one side of the split and flatter no figure; to train faster, keep the "
-            "best of each",
-            {"pictures": pictures, "images": len(items)},
+            "best of each" + ("; raise profile.near_duplicate_searched to search more" if unsearched else ""),
+            {"pictures": pictures, "images": len(items), "unsearched": unsearched},
             tuple(found["uri"][:EXAMPLES]),
         )
 

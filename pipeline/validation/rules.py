@@ -21,6 +21,7 @@ def rules(
     live: Mapping[str, int] | None,
     newest: str | None,
     suspects: Sequence[str],
+    unsearched: int,
 ) -> list[Rule]:
     """The suite, in the order of the policy.
 
@@ -29,12 +30,13 @@ def rules(
         live: label to images of the live model's training data; None without a live model.
         newest: name of the newest batch; None before the first.
         suspects: ids of the images whose label is suspected, worst first.
+        unsearched: images that were not compared with each other for crops.
     """
     policy = limits.policy.model_dump(by_alias=True)
     every = [
         *class_rules(tables.classes, limits, folds, live),
         *file_rules(tables.files, limits, newest),
-        *image_rules(tables.images, limits, suspects),
+        *image_rules(tables.images, limits, suspects, unsearched),
     ]
     order = list(policy)
     chosen = [replace(rule, severity=policy[rule.check]) for rule in every if policy[rule.check] != "off"]

@@ -57,6 +57,7 @@ def validate(
         live=profile["live_classes"],
         newest=max((batch["batch"] for batch in ingest["batches"]), key=int, default=None),
         suspects=suspects["image_id"].to_pylist(),
+        unsearched=profile["near_duplicates"]["not_searched_for_crops"],
     )
     with files.replacing_directory(evidence) as folder:
         with tempfile.TemporaryDirectory() as project:

@@ -1,5 +1,6 @@
 import itertools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.dataset import near_duplicates
+from pipeline.dataset.near_duplicates import Rules
 from pipeline.dataset.splits import QUARANTINE, Image, Placed, Shares, place
 
 BITS, ERROR = 3, 0.02
+RULES = Rules(BITS, ERROR, detail=0.8, searched=0)
 
 
 def features(numbers: list[int], hashes: np.ndarray, thumbnails: np.ndarray) -> pa.Table:
     return pa.table(
         {
             "image_id": [f"{number:03d}" for number in numbers],
+            "width": [16] * len(numbers),
+            "height": [16] * len(numbers),
             "dhash": hashes[numbers].view(np.int64),
             "thumbnail": pa.array([thumbnails[number].tobytes() for number in numbers], pa.binary(256)),
         }
@@ -32,7 +37,7 @@ def chain(count: int) -> tuple[np.ndarray, np.ndarray]:
 def test_pairs_within_and_across_batches(tmp_path: Path) -> None:
     row = chain(6)
     batches = {"0001": features([0, 1, 3], *row), "0002": features([5, 4, 1], *row)}
-    near_duplicates.update(tmp_path, batches, bits=BITS, error=ERROR)
+    near_duplicates.update(tmp_path, batches, RULES, 1)
     links = near_duplicates.read(tmp_path)
     assert {frozenset(pair) for pair in links.pairs} == {
         frozenset(pair) for pair in (("000", "001"), ("004", "003"), ("004", "005"))
@@ -46,7 +51,7 @@ def test_a_file_is_written_again_only_if_what_it_was_made_from_changed(tmp_path:
 
     def written() -> list[str]:
         before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
-        near_duplicates.update(tmp_path, batches, bits=bits, error=ERROR)
+        near_duplicates.update(tmp_path, batches, replace(RULES, bits=bits), 1)
         return sorted(path.stem for path in tmp_path.iterdir() if path.stat().st_ino != before.get(path.name))
 
     bits = BITS
@@ -87,7 +92,7 @@ def test_near_duplicates_never_end_on_different_sides(seed: int) -> None:
                 f"{batch:04d}": features(np.flatnonzero(batch_of == batch).tolist(), hashes, thumbnails)
                 for batch in range(1, last + 1)
             }
-            near_duplicates.update(Path(folder), batches, bits=BITS, error=ERROR)
+            near_duplicates.update(Path(folder), batches, RULES, 1)
             links = near_duplicates.read(Path(folder))
             images = [Image(f"{number:03d}", "cat") for number in np.flatnonzero(batch_of <= last)]
             placed |= place(images, links.pairs, placed, Shares("salt", 0.3, 0.3, 1), links.cluster)

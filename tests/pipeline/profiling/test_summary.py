@@ -15,7 +15,7 @@ IMAGENET = reference.load()
 
 
 def summarised(rows: pa.Table, training: pa.Table | None = None, **changes: Any) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"pairs": [], "embedded": 0, "domain_gap": None, "suspects": None}
+    nothing: dict[str, Any] = {"pairs": [], "searched": set(), "embedded": 0, "domain_gap": None, "suspects": None}
     nothing["cluster"] = clusters(rows["image_id"].to_pylist(), changes.get("pairs", []))
     content = summary.summarise(rows, training, IMAGENET, alpha=0.01, min_distance=0.1, **nothing | changes)
     json.dumps(content, allow_nan=False)
@@ -66,6 +66,12 @@ def test_near_duplicates_are_counted_among_the_current_images() -> None:
     rows = table(6, image_id=list("abcdef"))
     pairs = [("a", "b"), ("b", "gone"), ("gone", "c"), ("d", "gone too"), ("e", "f")]
 
-    content = summarised(rows, pairs=pairs)
+    content = summarised(rows, pairs=pairs, searched={"a", "b", "gone", "c", "d"})
 
-    assert content["near_duplicates"] == {"pairs": 2, "groups": 2, "images": 5}
+    assert content["near_duplicates"] == {
+        "pairs": 2,
+        "groups": 2,
+        "images": 5,
+        "searched_for_crops": 4,
+        "not_searched_for_crops": 2,
+    }

@@ -75,7 +75,7 @@ def build(
 
 def judged(judged_tables: Tables, project: Path, chosen: Validate | None = None, **options: Any) -> list[Finding]:
     """What the whole suite finds; `options` as of `rules.rules`."""
-    wanted = {"folds": 3, "live": None, "newest": "0001", "suspects": ()} | options
+    wanted = {"folds": 3, "live": None, "newest": "0001", "suspects": (), "unsearched": 0} | options
     suite = rules.rules(judged_tables, chosen or limits(), **wanted)
     return expectations.findings(suite, judged_tables, project)
 
@@ -95,7 +95,13 @@ def profile(rows: pa.Table, training: pa.Table | None = None, **changes: Any) ->
         "drift": [],
         "imagenet_gap": [],
         "domain_gap": None,
-        "near_duplicates": {"pairs": 0, "groups": 0, "images": 0},
+        "near_duplicates": {
+            "pairs": 0,
+            "groups": 0,
+            "images": 0,
+            "searched_for_crops": 40,
+            "not_searched_for_crops": 0,
+        },
         "embedded": 0,
         "suspects": None,
     }

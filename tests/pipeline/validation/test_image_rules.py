@@ -104,15 +104,17 @@ def test_near_duplicates_of_another_class_come_first(tmp_path: Path) -> None:
     rows = images()  # dog, cat, dog, cat, ...
     name = ids(rows)
     pairs = [(name[0], name[2]), (name[2], "removed since"), ("removed since", name[4]), (name[7], name[6])]
-    findings = judged(build(rows, pairs=pairs), tmp_path)
+    findings = judged(build(rows, pairs=pairs), tmp_path, unsearched=2)
 
     assert [(finding.message, list(finding.examples)) for finding in findings] == [
         (
-            "1 picture in several classes, as near duplicates: 6.png ('dog'), 7.png ('cat')",
+            "1 picture in several classes, as near duplicates: 6.png ('dog'), 7.png ('cat'); "
+            "2 images not searched for crops",
             ["6.png", "7.png"],
         ),
         (
-            "3 images are near duplicates of each other and show 1 picture: stored again, re-encoded or resized",
+            "3 images are near duplicates of each other and show 1 picture: "
+            "stored again, re-encoded, resized, cropped, mirrored or brightened; 2 images not searched for crops",
             ["0.png", "2.png", "4.png"],
         ),
     ]

@@ -113,13 +113,15 @@ class Sources(RuleBasedStateMachine):
                 "image_id": pa.array(ids, pa.string()),
                 "dhash": pa.array(np.zeros(len(ids), np.int64)),
                 "thumbnail": pa.array(thumbnails, pa.binary(256)),
+                **dict.fromkeys(("width", "height"), pa.array([16] * len(ids))),
             }
         )
 
     def shard(self) -> pa.Table:
         """What the stage does."""
         pairs = self.folder / "duplicates"
-        near_duplicates.update(pairs, self.features, bits=BITS, error=(self.near + 0.5) / 255)
+        rules = near_duplicates.Rules(BITS, (self.near + 0.5) / 255, detail=0.8, searched=0)
+        near_duplicates.update(pairs, self.features, rules, 1)
         links = near_duplicates.read(pairs)
         rows = manifest.current(self.batches)
         images, gone = assignment.images_of(rows), assignment.gone(self.batches)

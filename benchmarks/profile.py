@@ -2,13 +2,12 @@
 
     python benchmarks/profile.py FOLDER [--processes N] [--rounds N] [--copies N] [--cleanvision PYTHON]
 
-Prints one table. Each contender runs in a process of its own, all in turn in every round, and the medians count, so
-other work on the machine falls on all of them alike. Images per second go by the clock; images per core second, and
-the ratios, by the processor time of all processes together, which a busy machine distorts less.
+Prints one table. Images per second go by the clock; images per core second, and the ratios, by the processor time of
+all processes together, which a busy machine distorts less.
 
 "profile" is what the stage does: read the bytes from the image store, decode, measure, write Parquet. "decode" reads
 the same files and decodes them at full size with the same decoder. `--copies` makes a small folder last longer than
-the start of the processes; the copies differ in one byte behind the end of the image. cleanvision is no dependency of
+the start of the processes. cleanvision is no dependency of
 Refit; give it an environment of its own:
 
     uv venv /tmp/cleanvision && uv pip install --python /tmp/cleanvision/bin/python cleanvision
@@ -19,19 +18,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-import psutil
 import pyarrow as pa
 import simplejpeg
+from contenders import MAX_PIXELS, compete, copy_images, ratio
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -42,7 +39,6 @@ from pipeline.dataset.inspection import inspect
 from pipeline.dataset.reduced import reduced
 from pipeline.profiling import batches, features
 
-MAX_PIXELS = 10**9
 CLEANVISION = """
 import json, os, sys, time
 from cleanvision import Imagelab
@@ -110,45 +106,6 @@ def manifest_of(paths: Sequence[Path]) -> pa.Table:
     )
 
 
-@dataclass(frozen=True)
-class Run:
-    seconds: float
-    core_seconds: float
-    peak: int  # bytes of memory that all processes together held
-
-
-def run(command: Sequence[str]) -> Run:
-    quiet = os.environ | {"TQDM_DISABLE": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as child:
-        root, peak = psutil.Process(child.pid), 0
-        while child.poll() is None:
-            try:
-                tree = [root, *root.children(recursive=True)]
-                peak = max(peak, sum(process.memory_info().rss for process in tree))
-            except psutil.NoSuchProcess:  # a worker that ended in between
-                pass
-            time.sleep(0.05)
-        output = child.stdout.read() if child.stdout else ""
-    if child.returncode:
-        sys.exit(f"{' '.join(command[:3])} … failed with status {child.returncode}")
-    return Run(*json.loads(output.splitlines()[-1]), peak)
-
-
-def copy_images(source: Path, target: Path, copies: int) -> int:
-    """Usable images of `source`, flat, `copies` times; returns how many files there are now."""
-    count = 0
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        data = path.read_bytes()
-        try:
-            inspect(data, path.name, max_pixels=MAX_PIXELS, min_side=1)
-        except images.Unreadable:
-            continue
-        for copy in range(copies):
-            (target / f"{count:07d}{path.suffix}").write_bytes(data + bytes([copy]) * (copy > 0))
-            count += 1
-    return count
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -173,17 +130,10 @@ def main() -> None:
             commands["cleanvision"] = [
                 arguments.cleanvision, "-c", CLEANVISION, str(folder), str(arguments.processes)
             ]  # fmt: skip
-        results: dict[str, list[Run]] = {name: [] for name in commands}
-        for _ in range(arguments.rounds):
-            for name, command in commands.items():
-                results[name].append(run(command))
+        results = compete(commands, arguments.rounds)
 
     def against(name: str, other: str) -> str:
-        """How many times as fast as `other`: the median of the ratios within each round."""
-        if other not in results:
-            return "-"
-        pairs = zip(results[name], results[other], strict=True)
-        return f"{median(theirs.core_seconds / ours.core_seconds for ours, theirs in pairs):.2f}"
+        return f"{ratio(results[other], results[name], 'core_seconds'):.2f}" if other in results else "-"
 
     table = Table("", "images/s", "images/core s", "peak MB", "× decode", "× cleanvision")
     for name, runs in results.items():

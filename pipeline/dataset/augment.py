@@ -19,6 +19,7 @@ from keras import ops
 
 from pipeline.dataset import randaugment
 from pipeline.dataset.presets import Policy
+from pipeline.dataset.warp import warp
 
 Draws = Mapping[str, Any]  # name to array; what a policy does not do has no entry
 
@@ -47,7 +48,7 @@ def draw(ids: Any, views: Any, mirrored: Any, *, policy: Policy, seed: int, heig
         mirrored: bool [...], whether an image may be mirrored.
 
     Returns:
-        `affine` float32 [..., 8] from output to input pixels, as `keras.ops.image.affine_transform` takes them;
+        `affine` float32 [..., 6] from output to input pixels, as `warp` takes them;
         `matrix` float32 [..., 3, 3], `pivot` and `shift` float32 [...]: a pixel x becomes
         matrix x + pivot * mean luma of the image + shift; `erased` float32 [..., 4]: top, left, bottom and right as
         shares; and what `randaugment.draw` returns.
@@ -76,7 +77,7 @@ def apply(images: Any, draws: Draws, *, fill: str) -> Any:
     """Images and result: uint8 [N, H, W, 3]. `fill` is where pixels from outside come from, as in `Policy`."""
     x = ops.cast(images, "float32")
     if "affine" in draws:
-        x = ops.image.affine_transform(x, draws["affine"], fill_mode=fill, data_format="channels_last")
+        x = warp(x, draws["affine"], fill)
     x = randaugment.sharpen(x, draws)
     if "matrix" in draws:
         x = _recoloured(x, draws["matrix"]) + _per_image(draws["pivot"] * _mean_luma(x) + draws["shift"])
@@ -126,8 +127,7 @@ def _affine(
     a, b = (cos - sin * shear_y) * mirror_x, (cos * shear_x - sin) * mirror_y
     c, d = (sin + cos * shear_y) * mirror_x, (sin * shear_x + cos) * mirror_y
     x, y = (width - 1) / 2, (height - 1) / 2  # the image turns about its middle, not about its corner
-    zero = tf.zeros_like(a)
-    return tf.stack([a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y, zero, zero], axis=-1)
+    return tf.stack([a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y], axis=-1)
 
 
 def _colour(unit: Mapping[str, Any], extra: randaugment.Extra, policy: Policy) -> dict[str, Any]:

@@ -155,8 +155,6 @@ class Altered(keras.layers.Layer):
         # Keras would cast the draws, which are float32, to the layer's dtype.
         super().__init__(dtype="uint8", autocast=False, **kwargs)
         self.fill = fill
-        # XLA knows no ImageProjectiveTransformV3, which TensorFlow moves pixels with; JAX has its own.
-        self.supports_jit = keras.backend.backend() != "tensorflow"
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         draws = dict(inputs)

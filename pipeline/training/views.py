@@ -168,8 +168,8 @@ def altering(model: keras.Model, recipe: Recipe) -> keras.Model:
     draws = augment.draw(
         tf.constant([""]), tf.constant([1]), [True], policy=recipe.policy, seed=0, height=shape[0], width=shape[1]
     )
-    inputs = {"image": keras.Input(shape, dtype="uint8")} | {
-        name: keras.Input(array.shape[1:], dtype="float32") for name, array in draws.items()
+    inputs = {"image": keras.Input(shape, dtype="uint8", name="image")} | {
+        name: keras.Input(array.shape[1:], dtype="float32", name=name) for name, array in draws.items()
     }
     return keras.Model(inputs, model(Altered(recipe.policy.fill)(inputs)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline import files
 from pipeline.dataset import manifest, oversampling, splits
 from pipeline.dataset.splits import Image, Placed
-from pipeline.errors import DataError
+from pipeline.errors import DataError, SettingsError
 from pipeline.settings import Augment
 
 SCHEMA = pa.schema(
@@ -118,7 +119,19 @@ def assign(
 
 
 def with_copies(assignment: pa.Table, settings: Augment) -> pa.Table:
-    """The table with the number of augmented copies that the shards are to hold of each training image."""
+    """The table with the number of augmented copies that the shards are to hold of each training image.
+
+    Raises `SettingsError` if a label that is never to be mirrored is none: its images would be mirrored in silence.
+    """
+    labels = sorted(set(assignment["label"].to_pylist()))
+    for name in settings.never_mirror:
+        if name not in labels:
+            close = difflib.get_close_matches(name, labels, n=1)
+            raise SettingsError(
+                f"augment.never_mirror: expected labels of the images, received {name!r}"
+                + (f", did you mean {close[0]!r}?" if close else "."),
+                fix="correct the label, or take it out",
+            )
     trained = assignment.filter(pc.equal(assignment["split"], splits.TRAIN)).select(["image_id", "label", "batch"])
     number = oversampling.copies(trained.to_pylist(), balance=settings.balance, most=settings.max_copies)
     column = pa.array([number.get(image_id, 0) for image_id in assignment["image_id"].to_pylist()], pa.int64())

@@ -13,17 +13,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from pipeline.dataset import randaugment
 from pipeline.dataset.presets import Policy
+from pipeline.dataset.warp import warp
 
 Draws = Mapping[str, Any]  # name to array; what a policy does not do has no entry
 
-# One number in 0-1 for each, then three for each operation of RandAugment.
+# One number in 0-1 for each, then two for each operation of RandAugment.
 _NUMBERS = (
     *("mirror_x", "mirror_y", "turn", "zoom", "shift_x", "shift_y", "shear_x", "shear_y"),
     *("brightness", "contrast", "saturation", "hue", "crop_area", "crop_ratio", "crop_x", "crop_y"),
@@ -34,7 +34,7 @@ _RATIO = 4 / 3  # crops are at most so much wider or higher than the image (Szeg
 _ERASED_SHARE = 0.5  # of the images (Zhong et al. 2020, as are the next two)
 _ERASED_AT_LEAST = 0.02  # of the area
 _ERASED_RATIO = 1 / 0.3
-_GREY = 127.5  # what erased pixels show: the middle of the range, which most backbones see as zero
+_GREY = 127.0  # what erased pixels show: the middle of the range, which most backbones see as zero
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)  # NTSC 1953
 _TO_RGB = np.linalg.inv(_TO_YIQ)
@@ -48,15 +48,15 @@ def draw(ids: Any, views: Any, mirrored: Any, *, policy: Policy, seed: int, heig
         mirrored: bool [...], whether an image may be mirrored.
 
     Returns:
-        `affine` float32 [..., 8] from output to input pixels, as `keras.ops.image.affine_transform` takes them;
+        `affine` float32 [..., 6] from output to input pixels, as `warp` takes them;
         `matrix` float32 [..., 3, 3], `pivot` and `shift` float32 [...]: a pixel x becomes
-        matrix x + pivot * mean of the image + shift; `erased` float32 [..., 4]: top, left, bottom, right as shares;
-        and what `randaugment.draw` returns.
+        matrix x + pivot * mean luma of the image + shift; `erased` float32 [..., 4]: top, left, bottom and right as
+        shares; and what `randaugment.draw` returns.
     """
     unit = _numbers(ids, views, seed, policy)
     extra = randaugment.draw(unit["randaugment"], policy) if policy.randaugment else randaugment.NOTHING
     found: dict[str, Any] = dict(extra.tables)
-    if _moves(policy):
+    if policy.moves:
         found["affine"] = _affine(unit, tf.convert_to_tensor(mirrored), extra, policy, height, width)
     if policy.brightness or policy.contrast or policy.saturation or policy.hue or policy.randaugment:
         found |= _colour(unit, extra, policy)
@@ -69,8 +69,7 @@ def crop(ids: Any, views: Any, *, policy: Policy, seed: int) -> Any:
     """Float32 [..., 4]: top, left, height and width of a random crop, as shares of the image (Szegedy et al. 2015)."""
     unit = _numbers(ids, views, seed, policy)
     area = policy.crop + (1 - policy.crop) * unit["crop_area"]
-    stretch = _RATIO ** (_signed(unit["crop_ratio"]) / 2)
-    height, width = tf.minimum(1.0, tf.sqrt(area) * stretch), tf.minimum(1.0, tf.sqrt(area) / stretch)
+    height, width = _sides(area, _RATIO ** _signed(unit["crop_ratio"]))
     return tf.stack([(1 - height) * unit["crop_y"], (1 - width) * unit["crop_x"], height, width], axis=-1)
 
 
@@ -78,10 +77,10 @@ def apply(images: Any, draws: Draws, *, fill: str) -> Any:
     """Images and result: uint8 [N, H, W, 3]. `fill` is where pixels from outside come from, as in `Policy`."""
     x = ops.cast(images, "float32")
     if "affine" in draws:
-        x = ops.image.affine_transform(x, draws["affine"], fill_mode=fill, data_format="channels_last")
+        x = warp(x, draws["affine"], fill)
     x = randaugment.sharpen(x, draws)
     if "matrix" in draws:
-        x = ops.einsum("nhwc,ndc->nhwd", x, draws["matrix"]) + _per_image(draws["pivot"] * _mean(x) + draws["shift"])
+        x = _recoloured(x, draws["matrix"]) + _per_image(draws["pivot"] * _mean_luma(x) + draws["shift"])
     x = ops.clip(ops.round(x), 0.0, 255.0)
     x = randaugment.tabulate(x, draws)
     if "erased" in draws:
@@ -93,12 +92,12 @@ def altered(images: Any, ids: Any, views: Any, mirrored: Any, *, policy: Policy,
     """`apply` of what `draw` draws, at once; images uint8 [N, H, W, 3]."""
     height, width = images.shape[1:3]
     draws = draw(ids, views, mirrored, policy=policy, seed=seed, height=height, width=width)
-    return apply(images, {name: keras.ops.convert_to_tensor(array) for name, array in draws.items()}, fill=policy.fill)
+    return apply(images, {name: ops.convert_to_tensor(array) for name, array in draws.items()}, fill=policy.fill)
 
 
 def _numbers(ids: Any, views: Any, seed: int, policy: Policy) -> dict[str, Any]:
-    """Float32 [...] in [0, 1) for every name, and `randaugment`, [..., operations, 3]."""
-    count = len(_NUMBERS) + 3 * policy.randaugment
+    """Float32 [...] in [0, 1) for every name, and `randaugment`, [..., operations, 2]."""
+    count = len(_NUMBERS) + 2 * policy.randaugment
     key = tf.strings.join([tf.strings.as_string(tf.cast(views, tf.int64)), ids, str(seed)], separator="/")
     state = tf.cast(tf.strings.to_hash_bucket_fast(key, 2**63 - 1), tf.uint64)
     # SplitMix64 (Steele, Lea and Flood 2014): counting on from a hash is a generator that needs no state.
@@ -109,12 +108,7 @@ def _numbers(ids: Any, views: Any, seed: int, policy: Policy) -> dict[str, Any]:
     unit = tf.cast(tf.bitwise.right_shift(word, np.uint64(40)), tf.float32) / 2.0**24
     found = {name: unit[..., number] for number, name in enumerate(_NUMBERS)}
     rest = unit[..., len(_NUMBERS) :]
-    return found | {"randaugment": tf.reshape(rest, tf.concat([tf.shape(rest)[:-1], [policy.randaugment, 3]], axis=0))}
-
-
-def _moves(policy: Policy) -> bool:
-    flips = policy.horizontal_flip or policy.vertical_flip
-    return bool(flips or policy.rotation or policy.translation or policy.shear or policy.zoom or policy.randaugment)
+    return found | {"randaugment": tf.reshape(rest, tf.concat([tf.shape(rest)[:-1], [policy.randaugment, 2]], axis=0))}
 
 
 def _affine(
@@ -133,8 +127,7 @@ def _affine(
     a, b = (cos - sin * shear_y) * mirror_x, (cos * shear_x - sin) * mirror_y
     c, d = (sin + cos * shear_y) * mirror_x, (sin * shear_x + cos) * mirror_y
     x, y = (width - 1) / 2, (height - 1) / 2  # the image turns about its middle, not about its corner
-    zero = tf.zeros_like(a)
-    return tf.stack([a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y, zero, zero], axis=-1)
+    return tf.stack([a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y], axis=-1)
 
 
 def _colour(unit: Mapping[str, Any], extra: randaugment.Extra, policy: Policy) -> dict[str, Any]:
@@ -163,8 +156,7 @@ def _colour(unit: Mapping[str, Any], extra: randaugment.Extra, policy: Policy) -
 def _erased(unit: Mapping[str, Any], policy: Policy) -> Any:
     least = min(_ERASED_AT_LEAST, policy.erase)
     area = least + (policy.erase - least) * unit["erase_area"]
-    stretch = _ERASED_RATIO ** (_signed(unit["erase_ratio"]) / 2)
-    height, width = tf.minimum(1.0, tf.sqrt(area) * stretch), tf.minimum(1.0, tf.sqrt(area) / stretch)
+    height, width = _sides(area, _ERASED_RATIO ** _signed(unit["erase_ratio"]))
     top, left = (1 - height) * unit["erase_y"], (1 - width) * unit["erase_x"]
     box = tf.stack([top, left, top + height, left + width], axis=-1)
     return tf.where((unit["erase"] < _ERASED_SHARE)[..., None], box, 0.0)
@@ -174,23 +166,34 @@ def _signed(unit: Any) -> Any:
     return 2 * unit - 1
 
 
-def _mean(x: Any) -> Any:
+def _sides(area: Any, ratio: Any) -> tuple[Any, Any]:
+    """Height and width of a box of this area (0-1) and of this ratio of both, as far as it fits: neither exceeds 1."""
+    stretch = tf.clip_by_value(tf.sqrt(ratio), tf.sqrt(area), 1 / tf.sqrt(area))
+    return tf.sqrt(area) * stretch, tf.sqrt(area) / stretch
+
+
+def _recoloured(x: Any, matrix: Any) -> Any:
+    # No matrix product: accelerators round its factors to 10 bits (TF32), and grey would not stay grey.
+    return sum(x[..., channel : channel + 1] * matrix[:, None, None, :, channel] for channel in range(3))
+
+
+def _mean_luma(x: Any) -> Any:
     """Float32 [N], to a 16th of a grey level. Sums of whole numbers do not depend on how a device splits them."""
-    height, width, channels = x.shape[1:]
-    rows = ops.sum(ops.cast(ops.round(x), "int32"), axis=(2, 3)) * 16 // (width * channels)
+    height, width = x.shape[1:3]
+    whole = ops.cast(ops.round(x), "int32")
+    luma = (19595 * whole[..., 0] + 38470 * whole[..., 1] + 7471 * whole[..., 2] + 32768) // 65536  # as Pillow's
+    rows = ops.sum(luma, axis=2) * 16 // width
     return ops.cast(ops.sum(rows, axis=1), "float32") / (16.0 * height)
 
 
 def _inside(box: Any, height: int, width: int) -> Any:
     """Bool [N, H, W, 1]: the pixels whose middle lies in the box, [N, 4] as shares."""
-    y, x = (
-        (ops.cast(ops.arange(height), "float32") + 0.5) / height,
-        (ops.cast(ops.arange(width), "float32") + 0.5) / width,
-    )
+    y = (ops.cast(ops.arange(height), "float32") + 0.5) / height
+    x = (ops.cast(ops.arange(width), "float32") + 0.5) / width
     rows = (y >= box[:, 0:1]) & (y < box[:, 2:3])
     columns = (x >= box[:, 1:2]) & (x < box[:, 3:4])
     return (rows[:, :, None] & columns[:, None, :])[..., None]
 
 
 def _per_image(values: Any) -> Any:
-    return keras.ops.reshape(values, (-1, 1, 1, 1))
+    return ops.reshape(values, (-1, 1, 1, 1))

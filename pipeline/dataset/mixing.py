@@ -31,10 +31,12 @@ def mix(
         Images, uint8 as they were, targets, float32 [N, number], and weights, float32 [N].
     """
     count, side = tf.shape(images)[0], tf.shape(images)[1]
-    cuts = tf.random.stateless_uniform([], [seed, step], alg="philox") < _share_of_cutmix(policy)
-    blended, patched = _beta(policy.mixup, count, seed, step), _beta(policy.cutmix, count, seed + 1, step)
-    blend = tf.where(cuts, 1.0, blended)
-    patch = _patches(tf.where(cuts, 1 - patched, 0.0), side, seed, step)
+    seeds = tf.unstack(
+        tf.random.experimental.stateless_split(tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)]), 4)
+    )
+    cuts = tf.random.stateless_uniform([], seeds[0]) < _share_of_cutmix(policy)
+    blend = tf.where(cuts, 1.0, _beta(policy.mixup, count, seeds[1]))
+    patch = _patches(tf.where(cuts, 1 - _beta(policy.cutmix, count, seeds[2]), 0.0), side, seeds[3])
 
     pixels = tf.cast(images, tf.float32)
     partner = tf.roll(pixels, shift=1, axis=0)
@@ -55,18 +57,18 @@ def _share_of_cutmix(policy: Policy) -> float:
     return 1.0 if policy.cutmix else 0.0
 
 
-def _beta(alpha: float, count: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
+def _beta(alpha: float, count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Float32 [count] from Beta(alpha, alpha): the share of the first of two equal gamma variables in their sum."""
     if alpha == 0:
         return tf.ones([count])
-    one, other = tf.unstack(tf.random.stateless_gamma([2, count], [seed + 2, step], alpha))
+    one, other = tf.unstack(tf.random.stateless_gamma([2, count], seed, alpha))
     return tf.math.divide_no_nan(one, one + other)
 
 
-def _patches(area: tf.Tensor, side: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
+def _patches(area: tf.Tensor, side: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Bool [N, S, S]: squares of such shares of the area, cut off where they reach over the edge."""
     pixel = (tf.cast(tf.range(side), tf.float32) + 0.5) / tf.cast(side, tf.float32)
-    centre = tf.random.stateless_uniform([2, tf.shape(area)[0], 1], [seed + 3, step], alg="philox")
+    centre = tf.random.stateless_uniform([2, tf.shape(area)[0], 1], seed)
     inside = tf.abs(pixel - centre) < (tf.sqrt(area) / 2)[:, None]  # [2, N, S]
     return inside[0, :, :, None] & inside[1, :, None, :]
 

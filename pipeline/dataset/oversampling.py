@@ -30,7 +30,7 @@ def copies(rows: Iterable[Mapping[str, Any]], *, balance: float, most: int) -> d
         for label, ids in batches[batch].items():
             images[label] += len(ids)
             held[label] += len(ids)
-        wanted = math.ceil(balance * max(images.values()))
+        wanted = math.ceil(round(balance * max(images.values()), 6))  # 0.07 * 100 is a little more than 7
         for label, ids in sorted(batches[batch].items()):
             missing = max(0, min(wanted - held[label], most * len(ids)))
             each, more = divmod(missing, len(ids))

@@ -33,6 +33,15 @@ class Policy:
     cutmix: float = 0.0
 
     @property
+    def mirrors(self) -> bool:
+        return self.horizontal_flip or self.vertical_flip
+
+    @property
+    def moves(self) -> bool:
+        moving = (self.mirrors, self.rotation, self.translation, self.shear, self.zoom, self.randaugment)
+        return any(moving)
+
+    @property
     def mixes(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
 

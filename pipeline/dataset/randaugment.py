@@ -1,7 +1,8 @@
 """RandAugment (Cubuk et al. 2020): some operations, drawn evenly from fourteen, all of one strength.
 
-The operations and their ranges are torchvision's. Here they come in a fixed order: movement joins the other movement
-of the image and colour the other colour; sharpness and the tables, which are no linear maps, follow.
+The operations are Pillow's and their ranges torchvision's, except that images are sheared about their middle and that
+no operation does anything at magnitude 0 (torchvision turns white to black). Here they come in a fixed order: movement
+joins the other movement of the image, then sharpness, then colour joins the other colour, then the tables.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -27,7 +26,6 @@ _SHIFT = 150 / 331  # of the side
 _TURN = 30 / 360
 _FACTOR = 0.9
 _BITS_LOST = 4
-_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13  # Pillow's ImageFilter.SMOOTH
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ NOTHING = Extra()
 
 
 def draw(unit: Any, policy: Policy) -> Extra:
-    """`unit`: float32 [..., operations, 3], random numbers in [0, 1): which operation, its sign; the third is spare."""
+    """`unit`: float32 [..., operations, 2], random numbers in [0, 1): which operation, and its sign."""
     number = tf.cast(tf.floor(unit[..., 0] * len(_OPERATIONS)), tf.int32)
     chosen = tf.one_hot(number, len(_OPERATIONS))  # [..., operations, 14]
     sign = tf.where(unit[..., 1] < 0.5, -1.0, 1.0)[..., None]
@@ -81,7 +79,7 @@ def draw(unit: Any, policy: Policy) -> Extra:
         tables={
             "sharpness": factor("sharpness"),
             "levels": 2.0 ** (happens("posterize") * float(round(_BITS_LOST * policy.magnitude))),
-            "solarize": 256 - happens("solarize") * (1 + 255 * policy.magnitude),
+            "solarize": 256 * (1 - policy.magnitude * happens("solarize")),
             "autocontrast": happens("autocontrast"),
             "equalize": happens("equalize"),
         },
@@ -89,27 +87,45 @@ def draw(unit: Any, policy: Policy) -> Extra:
 
 
 def sharpen(x: Any, draws: Mapping[str, Any]) -> Any:
-    """Float32 [N, S, S, 3]. The outermost pixels stay, as in Pillow."""
+    """Float32 [N, H, W, 3]. The outermost pixels stay, as in Pillow."""
     if "sharpness" not in draws:
         return x
-    kernel = ops.convert_to_tensor(np.repeat(_SMOOTH[:, :, None, None], 3, axis=2))
-    smooth = ops.depthwise_conv(x, kernel, padding="valid", data_format="channels_last")
-    change = ops.pad(x[:, 1:-1, 1:-1] - smooth, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    # Pillow's ImageFilter.SMOOTH: a pixel counts five times, its eight neighbours once. Sums, since accelerators
+    # round the factors of a convolution to 10 bits.
+    rows = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
+    middle = x[:, 1:-1, 1:-1]
+    smooth = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * middle) / 13
+    change = ops.pad(middle - smooth, [[0, 0], [1, 1], [1, 1], [0, 0]])
     return x + (_per_image(draws["sharpness"]) - 1) * change
 
 
 def tabulate(x: Any, draws: Mapping[str, Any]) -> Any:
-    """What maps each value of a channel to another one. Float32 [N, S, S, 3] of whole numbers, 0-255."""
+    """What maps each value of a channel to another one. Float32 [N, H, W, 3] of whole numbers, 0-255."""
     if "levels" not in draws:
         return x
     low, high = ops.min(x, axis=(1, 2), keepdims=True), ops.max(x, axis=(1, 2), keepdims=True)
-    stretched = ops.where(high > low, ops.floor((x - low) * (255.0 / ops.maximum(high - low, 1.0)) + 0.5), x)
+    stretched = ops.where(high > low, ops.floor((x - low) * 255.0 / ops.maximum(high - low, 1.0)), x)
     x = ops.where(_per_image(draws["autocontrast"]) > 0, stretched, x)
-    equal = keras.layers.Equalization(value_range=(0, 255), data_format="channels_last", dtype="float32")(x)
-    x = ops.where(_per_image(draws["equalize"]) > 0, equal, x)
+    x = ops.where(_per_image(draws["equalize"]) > 0, _equalized(x), x)
     x = ops.where(x >= _per_image(draws["solarize"]), 255.0 - x, x)
     levels = _per_image(draws["levels"])
     return ops.floor(x / levels) * levels
+
+
+def _equalized(x: Any) -> Any:
+    """As Pillow's `ImageOps.equalize`. Keras's layer takes one histogram of the whole batch."""
+    count, height, width = ops.shape(x)[:3]
+    channels = ops.reshape(ops.transpose(ops.cast(x, "int32"), (0, 3, 1, 2)), (-1, height * width))
+    first = 256 * ops.arange(3 * count, dtype="int32")[:, None]  # of each channel's 256 bins
+    bins = ops.reshape(channels + first, (-1,))
+    histogram = ops.reshape(ops.segment_sum(ops.ones_like(bins), bins, num_segments=768 * count), (-1, 256))
+    up_to = ops.cumsum(histogram, axis=1)
+    brightest = ops.take_along_axis(histogram, ops.max(channels, axis=1, keepdims=True), axis=1)
+    step = (height * width - brightest) // 255
+    table = ops.clip((step // 2 + up_to - histogram) // ops.maximum(step, 1), 0, 255)
+    table = ops.where(step > 0, table, ops.arange(256, dtype="int32"))
+    found = ops.reshape(ops.take(ops.reshape(table, (-1,)), bins), (-1, 3, height, width))
+    return ops.cast(ops.transpose(found, (0, 2, 3, 1)), "float32")
 
 
 def _per_image(values: Any) -> Any:

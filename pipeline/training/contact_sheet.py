@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeline import files
 from pipeline.dataset import augment, encoding, mixing, presets, splits, store
+from pipeline.dataset.presets import Policy
 from pipeline.dataset.resize import decode_square
 from pipeline.settings import Augment, Train
 from pipeline.training import filters
@@ -47,6 +48,8 @@ def choose(assignment: pa.Table, current: pa.Table, count: int = ROWS) -> list[M
 def write(folder: Path, rows: Sequence[Mapping[str, Any]], augmentation: Augment, train: Train) -> None:
     """One strip a row, `VIEWS` tiles of `TILE` pixels from left to right, and index.json (docs/formats.md).
 
+    If the policy mixes images, a last strip without a label shows first views that are mixed.
+
     Args:
         rows: as `choose` gives them.
 
@@ -54,50 +57,59 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]], augmentation: Augment
     """
     policy = presets.resolve(augmentation)
     index: list[dict[str, str]] = []
+    first: list[NDArray[np.uint8]] = []
+
+    def add(label: str, pictures: NDArray[np.uint8]) -> None:
+        name = _FILE.format(len(index))
+        _save(temporary / name, filters.apply(pictures, train.filters))
+        index.append({"label": label, "file": name})
+
     with files.replacing_directory(folder) as temporary:
-        first = []
         for row in rows:
-            views = _views(row, augmentation, policy, train.input_size)
-            first.append(views[1])
-            _save(temporary / _FILE.format(len(index)), filters.apply(views, train.filters))
-            index.append({"label": row["label"], "file": _FILE.format(len(index))})
-        if policy.mixes and len(first) > 1:
-            mixed = _mixed(np.stack(first), policy, augmentation.seed)
-            _save(temporary / _FILE.format(len(index)), filters.apply(mixed[:VIEWS], train.filters))
-            index.append({"label": "", "file": _FILE.format(len(index))})
+            cropped = _cropped(row, policy, augmentation.seed, train.input_size)
+            first.append(cropped[1])
+            altered = _altered(cropped, [row] * VIEWS, range(VIEWS), policy, augmentation.seed)
+            add(row["label"], np.concatenate([cropped[:1], altered[1:]]))
+        if policy.mixes and len(rows) > 1:
+            add("", _mixed(np.stack(first), rows, policy, augmentation.seed))
         files.write_json(temporary / "index.json", {"rows": index, "views": VIEWS, "tile": TILE})
 
 
-def _views(row: Mapping[str, Any], augmentation: Augment, policy: presets.Policy, side: int) -> NDArray[np.uint8]:
+def _cropped(row: Mapping[str, Any], policy: Policy, seed: int, side: int) -> NDArray[np.uint8]:
     image = encoding.encode(store.verified(row["image_id"]), tuple(row["notes"]), max_side=None, quality=100)
     ids, views = tf.repeat(row["image_id"], VIEWS), tf.range(VIEWS, dtype=tf.int64)
-    boxes = augment.crop(ids, views, policy=policy, seed=augmentation.seed)
-    pictures = np.stack(
-        [decode_square(image.data, side, None if view == 0 else boxes[view]).numpy() for view in range(VIEWS)]
-    )
-    altered = keras.ops.convert_to_numpy(
+    boxes = augment.crop(ids, views, policy=policy, seed=seed)
+    return np.stack([decode_square(image.data, side, boxes[view] if view else None).numpy() for view in range(VIEWS)])
+
+
+def _altered(
+    pictures: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]], views: Sequence[int], policy: Policy, seed: int
+) -> NDArray[np.uint8]:
+    altered: NDArray[np.uint8] = keras.ops.convert_to_numpy(
         augment.altered(
             pictures,
-            ids,
-            views,
-            [row["label"] not in policy.never_mirror] * VIEWS,
+            [row["image_id"] for row in rows],
+            list(views),
+            [row["label"] not in policy.never_mirror for row in rows],
             policy=policy,
-            seed=augmentation.seed,
+            seed=seed,
         )
     )
-    return np.concatenate([pictures[:1], altered[1:]])
+    return altered
 
 
-def _mixed(pictures: NDArray[np.uint8], policy: presets.Policy, seed: int) -> NDArray[np.uint8]:
-    """Some of what MixUp and CutMix make of these pictures in several steps."""
+def _mixed(
+    pictures: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]], policy: Policy, seed: int
+) -> NDArray[np.uint8]:
+    """One image of each of the first steps, as in training: mixed, then altered."""
     count = len(pictures)
-    steps = [
-        mixing.mix(pictures, tf.zeros(count, tf.int64), tf.ones(count), step, policy=policy, seed=seed, number=1)[
-            0
-        ].numpy()
-        for step in range(-(-VIEWS // count) + 1)
+    classes, weights = tf.zeros(count, tf.int64), tf.ones(count)
+    chosen = [step % count for step in range(VIEWS)]
+    mixed = [
+        mixing.mix(pictures, classes, weights, tf.constant(step), policy=policy, seed=seed, number=1)[0][place].numpy()
+        for step, place in enumerate(chosen)
     ]
-    return np.concatenate(steps)[:: len(steps)]
+    return _altered(np.stack(mixed), [rows[place] for place in chosen], [1] * VIEWS, policy, seed)
 
 
 def _save(path: Path, pictures: NDArray[np.uint8]) -> None:

@@ -200,7 +200,9 @@ def _run_phases(model: Classifier, data: _Data, logs: Path) -> tuple[list[Phase]
         validation = (checked.maps[0].astype(np.float32), checked.classes)
         second = fit(model.upper, shuffled(learned.maps, learned.classes, weights), validation, optimizer, watch)
     else:
-        if not altered.policy.mixes:
+        if altered.policy.mixes:
+            logger.info("images are mixed: inputs of the unfrozen blocks are computed anew in each epoch")
+        else:
             logger.info("inputs of the unfrozen blocks would take %.0f MiB: computed anew in each epoch", maps / 2**20)
         images = keras.Input(model.whole.input.shape[1:], dtype="uint8")
         logits = views.altering(keras.Model(images, model.upper(model.lower(images))), altered)

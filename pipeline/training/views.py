@@ -21,6 +21,7 @@ from pipeline.settings import Augment
 from pipeline.training.classifier import Classifier
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
+_COPIES_APART = 1 << 40  # more than there are views of an image
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _of_view(batch: Mapping[str, NDArray[Any]], view: int, recipe: Recipe) -> ND
         augment.altered(
             batch["image"],
             batch["id"],
-            batch["view"],
+            _view(batch),
             recipe.mirrored[batch["class"]],
             policy=recipe.policy,
             seed=recipe.seed,
@@ -151,7 +152,8 @@ class Altered(keras.layers.Layer):
     """Alters images as the draws that come with them say, where and when the model runs; in training only."""
 
     def __init__(self, fill: str, **kwargs: Any) -> None:
-        super().__init__(dtype="uint8", **kwargs)
+        # Keras would cast the draws, which are float32, to the layer's dtype.
+        super().__init__(dtype="uint8", autocast=False, **kwargs)
         self.fill = fill
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
@@ -166,8 +168,8 @@ def altering(model: keras.Model, recipe: Recipe) -> keras.Model:
     draws = augment.draw(
         tf.constant([""]), tf.constant([1]), [True], policy=recipe.policy, seed=0, height=shape[0], width=shape[1]
     )
-    inputs = {"image": keras.Input(shape, dtype="uint8")} | {
-        name: keras.Input(array.shape[1:], dtype="float32") for name, array in draws.items()
+    inputs = {"image": keras.Input(shape, dtype="uint8", name="image")} | {
+        name: keras.Input(array.shape[1:], dtype="float32", name=name) for name, array in draws.items()
     }
     return keras.Model(inputs, model(Altered(recipe.policy.fill)(inputs)))
 
@@ -198,7 +200,7 @@ def unaltered(images: tf.data.Dataset, count: int, recipe: Recipe, *, batch_size
 def _inputs(found: Mapping[str, tf.Tensor], recipe: Recipe) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     draws = augment.draw(
         found["id"],
-        found["view"],
+        _view(found),
         tf.gather(recipe.mirrored, found["class"]),
         policy=recipe.policy,
         seed=recipe.seed,
@@ -206,6 +208,11 @@ def _inputs(found: Mapping[str, tf.Tensor], recipe: Recipe) -> tuple[dict[str, t
         width=found["image"].shape[2],
     )
     return {"image": found["image"], **draws}, found["class"]
+
+
+def _view(found: Mapping[str, Any]) -> Any:
+    """Views of a copy that was stored are drawn anew: altered as its image is, it would bring little that is new."""
+    return found["view"] + found["copy"] * _COPIES_APART
 
 
 def class_weights(classes: NDArray[np.int64], number: int, *, balanced: bool) -> NDArray[np.float32]:

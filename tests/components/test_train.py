@@ -31,7 +31,7 @@ def test_it_writes_what_the_graph_declares_and_replaces_an_older_model(tmp_path:
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "models/fold-0").iterdir()) == ["history.json", "model.keras"]
     assert (tmp_path / "logs/fold-0/head").is_dir()
-    assert files.read_json(tmp_path / "models/fold-0/history.json")["images"] == {"train": 12, "val": 3}
+    assert files.read_json(tmp_path / "models/fold-0/history.json")["images"] == {"train": 12, "val": 3, "copies": 0}
     assert "fold-0: 12 training and 3 validation images" in done.stderr
     assert "Warning" not in done.stderr
 

@@ -12,15 +12,16 @@ import tensorflow as tf
 from pipeline import files, settings
 from pipeline.backbones import registry
 from pipeline.dataset import records
+from pipeline.dataset.shards import load_index
 from pipeline.errors import DataError, ModelError
-from pipeline.settings import Filter, Train
-from pipeline.training import export, trainer
+from pipeline.settings import Filter, Settings
+from pipeline.training import export, fitting, trainer
 from tests.pipeline.training import tiny, workspace
 
 PARAMS = settings.read_params(settings.code_root() / "params.yaml")
 
 
-def quick(*overrides: str) -> Train:
+def quick(*overrides: str) -> Settings:
     """A tiny backbone on thumbnails: two epochs a phase, one block."""
     quickened = [
         "train.backbone=tiny",
@@ -32,15 +33,23 @@ def quick(*overrides: str) -> Train:
         "train.finetune.blocks=1",
         "train.finetune.epochs=2",
     ]
-    return settings.parse(settings.with_overrides(PARAMS, [*quickened, *overrides])).train
+    return settings.parse(settings.with_overrides(PARAMS, [*quickened, *overrides]))
 
 
-def train(root: Path, part: str, chosen: Train, name: str = "run") -> tuple[Path, dict[str, Any]]:
+def train(root: Path, part: str, chosen: Settings, name: str = "run") -> tuple[Path, dict[str, Any]]:
     models, logs = root / name / "models", root / name / "logs"
     models.mkdir(parents=True)
     logs.mkdir()
     table = files_table(root)
-    trainer.train(part, chosen, assignment=table, shards=root / "data/shards", models=models, logs=logs)
+    trainer.train(
+        part,
+        chosen.train,
+        chosen.augment,
+        assignment=table,
+        shards=root / "data/shards",
+        models=models,
+        logs=logs,
+    )
     return models, files.read_json(models / "history.json")
 
 
@@ -59,7 +68,9 @@ def registered() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("workspace")
-    workspace.write(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REFIT_HOME", str(root / "refit-home"))
+        workspace.write(root)
     return root
 
 
@@ -114,18 +125,16 @@ def test_the_final_part_is_trained_recorded_and_exported(root: Path) -> None:
         assert lengths == {len(phase["loss"])}
         assert phase["val_loss"][phase["best_epoch"]] == min(phase["val_loss"])
     assert history["classes"] == list(workspace.CLASSES)
-    assert history["images"] == {"train": 24, "val": 6}
+    assert history["images"] == {"train": 24, "val": 6, "copies": 0}
     best = {phase["name"]: min(phase["val_loss"]) for phase in history["phases"]}
     assert history["kept_phase"] == min(best, key=best.__getitem__)
 
-    index = records.load_index(root / "data/shards")
+    index = load_index(root / "data/shards")
     ids = {row["image_id"]: row["class"] for row in files_table(root).to_pylist() if row["split"] in {"val", "test"}}
-    pictures, classes, _ = zip(
-        *records.dataset(root / "data/shards", index, ids, size=tiny.SIZE).as_numpy_iterator(), strict=True
-    )
+    found = list(records.dataset(root / "data/shards", index, ids, size=tiny.SIZE).as_numpy_iterator())
     model = export.load(models / "model.keras")
-    answers = model.predict_on_batch(np.stack(pictures))
-    assert np.mean(answers.argmax(axis=1) == np.array(classes)) >= 8 / 9
+    answers = model.predict_on_batch(np.stack([image["image"] for image in found]))
+    assert np.mean(answers.argmax(axis=1) == [image["class"] for image in found]) >= 8 / 9
     assert export.class_names(model) == workspace.CLASSES
     served = tf.saved_model.load(str(models / "saved_model"))
     assert set(served.signatures) == {"serving_default", "encoded"}
@@ -156,6 +165,25 @@ def test_blocks_whose_inputs_fit_no_memory_are_trained_online(
 
     assert any("computed anew in each epoch" in message for message in caplog.messages)
     assert len(history["phases"][1]["val_loss"]) == 2
+
+
+def test_mixed_images_are_trained_on_without_keeping_them(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        _, history = train(root, "fold-0", quick("augment.preset=strong"), "mixed")
+
+    assert any("images are mixed" in message for message in caplog.messages)
+    finetune = history["phases"][1]
+    for curve in fitting.CURVES:
+        assert len(finetune[curve]) == 2
+        assert np.isfinite(finetune[curve]).all()
+
+
+def test_stored_copies_are_learned_from_and_counted(tmp_path: Path) -> None:
+    workspace.write(tmp_path, of_red=2)
+
+    _, history = train(tmp_path, "fold-1", quick("train.finetune.blocks=0"))
+
+    assert history["images"] == {"train": 12, "val": 3, "copies": 8}  # two of each of four red ones outside the fold
 
 
 def test_a_second_phase_that_makes_it_worse_is_undone(root: Path, fold: tuple[Path, dict[str, Any]]) -> None:

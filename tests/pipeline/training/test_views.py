@@ -1,25 +1,35 @@
 from __future__ import annotations
 
+import functools
 import itertools
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from pipeline.settings import Augment
+from pipeline import settings
+from pipeline.dataset import augment
+from pipeline.dataset.presets import Policy
 from pipeline.training import views
 from pipeline.training.views import Recipe, Shuffled
 from tests.pipeline.training import tiny
 
-SETTINGS = Augment(
-    horizontal_flip=True, vertical_flip=False, rotation=0.05, translation=0.1, zoom=0.1, brightness=0.1, contrast=0.1
-)
+POLICY = Policy(horizontal_flip=True, rotation=0.05, translation=0.1, zoom=0.1, brightness=0.1, contrast=0.1)
+MIRRORED = np.array([True, True, False])
+
+
+def recipe(altered: int = 0, policy: Policy = POLICY) -> Recipe:
+    return Recipe(altered, 5, policy, MIRRORED)
 
 
 def test_view_zero_is_what_the_network_gives_for_the_image() -> None:
     model = tiny.make(2)
     images, classes, _ = tiny.pictures(7)
 
-    made = views.embed(model, tiny.dataset(7), 7, Recipe(2, 5, SETTINGS), batch_size=4, keep_maps=True, what="embed")
+    made = views.embed(
+        model, functools.partial(tiny.dataset, 7), 7, recipe(2), batch_size=4, keep_maps=True, what="embed"
+    )
 
     maps = model.lower.predict_on_batch(images)
     assert made.maps is not None
@@ -33,10 +43,10 @@ def test_view_zero_is_what_the_network_gives_for_the_image() -> None:
 
 def test_views_do_not_depend_on_the_batch_size() -> None:
     model = tiny.make(1)
-    recipe = Recipe(1, 5, SETTINGS)
-
     one, other = (
-        views.embed(model, tiny.dataset(6), 6, recipe, batch_size=size, keep_maps=False, what="embed")
+        views.embed(
+            model, functools.partial(tiny.dataset, 6), 6, recipe(1), batch_size=size, keep_maps=False, what="embed"
+        )
         for size in (2, 5)
     )
 
@@ -47,7 +57,7 @@ def test_views_do_not_depend_on_the_batch_size() -> None:
 def test_map_bytes_counts_half_precision_numbers() -> None:
     model = tiny.make(1)  # cut behind a block of 8 x 8 x 6
 
-    assert views.map_bytes(model, 10, Recipe(3, 0, SETTINGS)) == 10 * 4 * 8 * 8 * 6 * 2
+    assert views.map_bytes(model, 10, recipe(3)) == 10 * 4 * 8 * 8 * 6 * 2
 
 
 def batches(seed: int, passes: int = 1, *, count: int = 12, size: int = 4) -> Shuffled:
@@ -101,24 +111,74 @@ def test_fewer_images_than_a_batch_make_one_batch() -> None:
     assert len(data[0][0]) == 3
 
 
-def test_online_batches_alter_images_anew_in_each_epoch_and_repeat_on_demand() -> None:
-    def epochs() -> list[list[np.ndarray]]:
-        endless = views.online(
-            tiny.dataset(8), 8, np.array([1, 2, 3], np.float32), Recipe(0, 5, SETTINGS), batch_size=4
+WEIGHTS = np.array([1, 2, 3], np.float32)
+
+
+def test_the_draws_of_online_batches_are_those_of_the_image_its_view_and_its_class() -> None:
+    """So what training sees in epoch 2 is what anybody can compute again for view 2."""
+    endless = views.online(tiny.batches(8, 4), WEIGHTS, recipe())
+    taken = list(itertools.islice(endless.as_numpy_iterator(), 4))
+    pictures, classes, ids = tiny.pictures(8)
+
+    for number, (inputs, given, weights) in enumerate(taken):
+        rows = slice(number % 2 * 4, number % 2 * 4 + 4)
+        draws = {name: array for name, array in inputs.items() if name != "image"}
+        shown = keras.ops.convert_to_numpy(augment.apply(inputs["image"], draws, fill="nearest"))
+        expected = augment.altered(
+            pictures[rows], ids[rows], [number // 2 + 1] * 4, MIRRORED[classes[rows]], policy=POLICY, seed=5
         )
-        taken = [list(batch) for batch in itertools.islice(endless.as_numpy_iterator(), 4)]
-        return [[np.concatenate(parts) for parts in zip(*taken[i : i + 2], strict=True)] for i in (0, 2)]
+        np.testing.assert_array_equal(shown, expected)
+        np.testing.assert_array_equal(inputs["image"], pictures[rows])
+        np.testing.assert_array_equal(given, classes[rows])
+        np.testing.assert_array_equal(weights, classes[rows] + 1)
 
-    first, second = epochs()
-    again, _ = epochs()
 
-    for images, classes, weights in (first, second):
-        assert images.shape == (8, tiny.SIZE, tiny.SIZE, 3)
-        assert images.dtype == np.uint8
-        assert sorted(classes) == sorted(tiny.pictures(8)[1])
-        np.testing.assert_array_equal(weights, classes + 1)
-    np.testing.assert_array_equal(first[0], again[0])
-    assert not np.array_equal(np.sort(first[0].mean((1, 2, 3))), np.sort(second[0].mean((1, 2, 3))))
+def test_a_stored_copy_is_altered_otherwise_than_its_image() -> None:
+    image = tiny.dataset(1, view=1)
+    copy = image.map(lambda found: found | {"copy": tf.constant(1, tf.int64)})
+    both = [next(views.online(data.batch(1), WEIGHTS, recipe()).as_numpy_iterator())[0] for data in (image, copy)]
+
+    assert not np.allclose(both[0]["affine"], both[1]["affine"])
+
+
+def test_mixed_batches_have_probabilities_and_mixed_weights() -> None:
+    endless = views.online(tiny.batches(6, 6), WEIGHTS, recipe(policy=Policy(mixup=1.0)))
+    inputs, targets, weights = next(endless.as_numpy_iterator())
+    pictures, classes, _ = tiny.pictures(6)
+
+    assert targets.shape == (6, 3)
+    own = targets[np.arange(6), classes]  # neighbours are of other classes, so this is the share of the image itself
+    mixed = own[:, None, None, None] * pictures + (1 - own[:, None, None, None]) * np.roll(pictures, 1, axis=0)
+    np.testing.assert_allclose(inputs["image"], mixed, atol=0.51)
+    np.testing.assert_allclose(weights, own * WEIGHTS[classes] + (1 - own) * np.roll(WEIGHTS[classes], 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", [POLICY, Policy(), Policy(randaugment=2, erase=0.3)], ids=["usual", "none", "rand"])
+def test_the_model_alters_in_training_only_and_as_the_draws_say(policy: Policy) -> None:
+    inputs = keras.Input((tiny.SIZE, tiny.SIZE, 3), dtype="uint8")
+    model = views.altering(keras.Model(inputs, keras.layers.Identity(dtype="uint8")(inputs)), recipe(policy=policy))
+    given, _ = next(
+        views.unaltered(tiny.dataset(4, view=1), 4, recipe(policy=policy), batch_size=4).as_numpy_iterator()
+    )
+    pictures, classes, ids = tiny.pictures(4)
+
+    expected = augment.altered(pictures, ids, [1] * 4, MIRRORED[classes], policy=policy, seed=5)
+    np.testing.assert_array_equal(model(given, training=True), expected)
+    np.testing.assert_array_equal(model(given, training=False), pictures)
+
+
+def test_validation_batches_are_counted_and_in_order() -> None:
+    checked = views.unaltered(tiny.dataset(7), 7, recipe(), batch_size=3)
+
+    assert int(checked.cardinality()) == 3
+    images = np.concatenate([inputs["image"] for inputs, _ in checked.as_numpy_iterator()])
+    np.testing.assert_array_equal(images, tiny.pictures(7)[0])
+
+
+def test_classes_that_are_never_mirrored_are_known_by_their_number() -> None:
+    chosen = settings.load(settings.code_root() / "params.yaml").augment.model_copy(update={"never_mirror": ("green",)})
+
+    assert views.recipe(1, chosen, tiny.CLASSES).mirrored.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(

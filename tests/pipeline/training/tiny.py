@@ -49,5 +49,16 @@ def pictures(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[st
     return images, classes, [f"{seed}-{i}" for i in range(count)]
 
 
-def dataset(count: int, seed: int = 0) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices(pictures(count, seed))
+def dataset(count: int, view: int = 0, seed: int = 0) -> tf.data.Dataset:
+    """As `records.dataset`."""
+    images, classes, ids = pictures(count, seed)
+    same = np.zeros(count, np.int64)
+    return tf.data.Dataset.from_tensor_slices(
+        {"image": images, "class": classes, "id": ids, "view": same + view, "copy": same}
+    )
+
+
+def batches(count: int, batch_size: int) -> tf.data.Dataset:
+    """Endless, as `records.batches`, but in one order."""
+    epochs = tf.data.Dataset.range(1, np.iinfo(np.int64).max)
+    return epochs.flat_map(lambda epoch: dataset(count).map(lambda found: found | {"view": epoch})).batch(batch_size)

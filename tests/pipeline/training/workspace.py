@@ -2,65 +2,53 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
+from PIL import Image
 
-from pipeline import files
-from pipeline.dataset import assignment
+from pipeline import files, settings
+from pipeline.dataset import assignment, copies, shards, store
+from pipeline.dataset.shards import Layout, Row
 
 CLASSES = ("blue", "green", "red")
 PLAN = [*[("train", i % 2) for i in range(8)], ("val", 0), ("val", 1), ("test", -1)]  # of each class
+LAYOUT = Layout(target_bytes=2**20, files=None, max_side=None, quality=90, compression="none")
 
 
-def write(root: Path) -> pa.Table:
+def write(root: Path, of_red: int = 0) -> pa.Table:
+    """Returns the assignment. `of_red`: so many augmented copies are stored of each red training image."""
     rows = [
         {
-            "image_id": f"{number * len(PLAN) + place:064x}",
+            "image_id": _put(number * len(PLAN) + place, number),
             "label": label,
             "class": number,
             "group": f"{label}-{place}",
             "split": split,
             "fold": fold,
             "batch": "0001",
+            "copies": of_red if label == "red" and split == "train" else 0,
         }
         for number, label in enumerate(CLASSES)
         for place, (split, fold) in enumerate(PLAN)
     ]
-    entries = []
-    for split in ("train", "val", "test"):
-        chosen = [row for row in rows if row["split"] == split]
-        path = root / f"data/shards/{split}/{split}-0001-00000-of-00001.tfrecord"
-        path.parent.mkdir(parents=True)
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for row in chosen:
-                writer.write(_example(row["image_id"], row["class"]))
-        size = path.stat().st_size
-        relative = str(path.relative_to(root / "data/shards"))
-        entries.append(
-            {"path": relative, "split": split, "batch": "0001", "examples": len(chosen), "bytes": size, "sha256": ""}
-        )
-    files.write_json(
-        root / "data/shards/index.json", {"classes": list(CLASSES), "files": entries, "rows_digest": {"0001": ""}}
-    )
+    written = []
+    for row in rows:
+        image = Row(row["image_id"], row["class"], row["label"], row["group"], row["split"], (), 4000)
+        written += [replace(image, copy=copy) for copy in range(row["copies"] + 1)]
+    shipped = settings.load(settings.code_root() / "params.yaml").augment
+    shards.write(root / "data/shards", {"0001": written}, CLASSES, LAYOUT, threads=2, alter=copies.maker(shipped, 90))
     table = pa.Table.from_pylist(rows, assignment.SCHEMA)
     files.write_table(root / "data/assignment.parquet", table)
     return table
 
 
-def _example(image_id: str, number: int) -> bytes:
-    pixels = np.random.default_rng(int(image_id, 16)).integers(0, 140, (30, 40, 3), np.uint8)
+def _put(seed: int, number: int) -> str:
+    pixels = np.random.default_rng(seed).integers(0, 140, (30, 40, 3), np.uint8)
     pixels[:, :, 2 - number] += 100
-    features = {
-        "image/encoded": tf.io.encode_png(pixels).numpy(),
-        "image/id": image_id.encode(),
-    }
-    return tf.train.Example(
-        features=tf.train.Features(
-            feature={
-                name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in features.items()
-            }
-        )
-    ).SerializeToString()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return store.put(buffer.getvalue())

@@ -24,7 +24,8 @@ def warp(x: Any, affine: Any, fill: str) -> Any:
     count, (height, width, channels) = ops.shape(x)[0], x.shape[1:]
     across = ops.arange(width, dtype="float32")[None, None, :]
     down = ops.arange(height, dtype="float32")[None, :, None]
-    a, b, c, d, e, f = (affine[:, number, None, None] for number in range(6))
+    # Not affine[:, number, None, None]: of what the same graph has stacked, TensorFlow's optimizer loses the axes.
+    a, b, c, d, e, f = (ops.reshape(affine[:, number], (-1, 1, 1)) for number in range(6))
     source_x, source_y = a * across + b * down + c, d * across + e * down + f
     left, top = ops.floor(source_x), ops.floor(source_y)
     flat = ops.reshape(x, (-1, channels))

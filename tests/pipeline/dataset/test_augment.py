@@ -346,3 +346,17 @@ def test_crops_fill_the_range_of_areas_and_reach_every_edge() -> None:
 
 def test_without_cropping_the_crop_is_all_of_the_image() -> None:
     np.testing.assert_array_equal(augment.crop(IDS, [1] * len(IDS), policy=Policy(), seed=0), [[0, 0, 1, 1]] * len(IDS))
+
+
+def test_drawn_and_carried_out_in_one_graph() -> None:
+    """Where TensorFlow's optimizer sees both, it once took the axes away that only one of them needs."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 20, 24, 3), np.uint8)
+    ids, views = ["a", "b", "c", "d"], np.arange(1, 5)
+
+    def alter(images: Any, ids: Any, views: Any) -> Any:
+        mirrored = tf.ones([4], tf.bool)
+        return augment.altered(images, ids, views, mirrored, policy=PRESETS["strong"], seed=3)
+
+    [mapped] = tf.data.Dataset.from_tensors((images, ids, views)).map(alter)
+
+    np.testing.assert_array_equal(mapped, alter(images, tf.constant(ids), views))

@@ -49,9 +49,9 @@ def draw(ids: Any, views: Any, mirrored: Any, *, policy: Policy, seed: int, heig
 
     Returns:
         `affine` float32 [..., 6] from output to input pixels, as `warp` takes them;
-        `matrix` float32 [..., 3, 3], `pivot` and `shift` float32 [...]: a pixel x becomes
-        matrix x + pivot * mean luma of the image + shift; `erased` float32 [..., 4]: top, left, bottom and right as
-        shares; and what `randaugment.draw` returns.
+        `matrix` float32 [..., 3, 3] or `gain` float32 [...], `pivot` and `shift` float32 [...]: a pixel x becomes
+        matrix (or gain) x + pivot * mean luma of the image + shift; `erased` float32 [..., 4]: top, left, bottom and
+        right as shares; and what `randaugment.draw` returns.
     """
     unit = _numbers(ids, views, seed, policy)
     extra = randaugment.draw(unit["randaugment"], policy) if policy.randaugment else randaugment.NOTHING
@@ -79,8 +79,9 @@ def apply(images: Any, draws: Draws, *, fill: str) -> Any:
     if "affine" in draws:
         x = warp(x, draws["affine"], fill)
     x = randaugment.sharpen(x, draws)
-    if "matrix" in draws:
-        x = _recoloured(x, draws["matrix"]) + _per_image(draws["pivot"] * _mean_luma(x) + draws["shift"])
+    if "shift" in draws:
+        offset = draws["shift"] + (draws["pivot"] * _mean_luma(x) if "pivot" in draws else 0.0)
+        x = _recoloured(x, draws) + _per_image(offset)
     x = ops.clip(ops.round(x), 0.0, 255.0)
     x = randaugment.tabulate(x, draws)
     if "erased" in draws:
@@ -133,6 +134,11 @@ def _affine(
 def _colour(unit: Mapping[str, Any], extra: randaugment.Extra, policy: Policy) -> dict[str, Any]:
     saturation = (1 + policy.saturation * _signed(unit["saturation"])) * extra.saturation
     gain = (1 + policy.contrast * _signed(unit["contrast"])) * extra.contrast
+    found = {"shift": 255 * policy.brightness * _signed(unit["brightness"]) * extra.brightness}
+    if policy.contrast or policy.randaugment:
+        found["pivot"] = (1 - gain) * extra.brightness
+    if not (policy.saturation or policy.hue or policy.randaugment):
+        return found | ({"gain": gain} if policy.contrast else {})
     angle = 2 * np.pi * policy.hue * _signed(unit["hue"])
     # Hue turns the plane of I and Q, saturation stretches it (as NVIDIA DALI's color_twist does); luma stays.
     cos, sin = saturation * tf.cos(angle), saturation * tf.sin(angle)
@@ -146,11 +152,7 @@ def _colour(unit: Mapping[str, Any], extra: randaugment.Extra, policy: Policy) -
         axis=-2,
     )
     matrix = tf.einsum("ij,...jk,kl->...il", _TO_RGB, turned, _TO_YIQ)
-    return {
-        "matrix": matrix * (gain * extra.brightness)[..., None, None],
-        "pivot": (1 - gain) * extra.brightness,
-        "shift": 255 * policy.brightness * _signed(unit["brightness"]) * extra.brightness,
-    }
+    return found | {"matrix": matrix * (gain * extra.brightness)[..., None, None]}
 
 
 def _erased(unit: Mapping[str, Any], policy: Policy) -> Any:
@@ -172,7 +174,12 @@ def _sides(area: Any, ratio: Any) -> tuple[Any, Any]:
     return tf.sqrt(area) * stretch, tf.sqrt(area) / stretch
 
 
-def _recoloured(x: Any, matrix: Any) -> Any:
+def _recoloured(x: Any, draws: Draws) -> Any:
+    if "gain" in draws:
+        return x * _per_image(draws["gain"])
+    if "matrix" not in draws:
+        return x
+    matrix = draws["matrix"]
     # No matrix product: accelerators round its factors to 10 bits (TF32), and grey would not stay grey.
     return sum(x[..., channel : channel + 1] * matrix[:, None, None, :, channel] for channel in range(3))
 

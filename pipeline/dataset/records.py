@@ -79,7 +79,7 @@ def dataset(
     """
     records = _chosen(folder, index, keep, splits, copies, worker, deterministic)
     decode = _decoder(size, policy, seed)
-    return _ready(
+    return _with_options(
         records.map(lambda record: decode(record, tf.constant(view, tf.int64)), tf.data.AUTOTUNE), deterministic
     )
 
@@ -127,7 +127,7 @@ def batches(
 
     endless = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch)
     pictures = endless.map(decode, tf.data.AUTOTUNE)
-    return _ready(pictures.batch(batch_size, drop_remainder=True), deterministic)
+    return _with_options(pictures.batch(batch_size, drop_remainder=True), deterministic).prefetch(tf.data.AUTOTUNE)
 
 
 @contextmanager
@@ -151,11 +151,11 @@ def damage_named(folder: Path, index: Index) -> Iterator[None]:
         raise
 
 
-def _ready(found: tf.data.Dataset, deterministic: bool) -> tf.data.Dataset:
+def _with_options(found: tf.data.Dataset, deterministic: bool) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = deterministic
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF  # `worker` says it
-    return found.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return found.with_options(options)
 
 
 def _chosen(

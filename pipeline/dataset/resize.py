@@ -51,23 +51,25 @@ def decode_square(encoded: tf.Tensor, size: int, box: tf.Tensor | None = None) -
     Returns:
         uint8 [size, size, 3].
     """
-    whole = tf.constant([0.0, 0.0, 1.0, 1.0]) if box is None else box
 
     def other() -> tf.Tensor:
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
         if box is None:
             return image
-        start, extent = _window(tf.shape(image)[:2], whole)
+        start, extent = _window(tf.shape(image)[:2], box)
         return tf.slice(image, [start[0], start[1], 0], [extent[0], extent[1], 3])
 
-    image = tf.cond(tf.io.is_jpeg(encoded), lambda: _jpeg(encoded, size, whole), other)
+    image = tf.cond(tf.io.is_jpeg(encoded), lambda: _jpeg(encoded, size, box), other)
     return tf.ensure_shape(resize_uint8(image, size), (size, size, 3))
 
 
-def _jpeg(encoded: tf.Tensor, size: int, box: tf.Tensor) -> tf.Tensor:
-    start, extent = _window(tf.io.extract_jpeg_shape(encoded)[:2], box)
+def _jpeg(encoded: tf.Tensor, size: int, box: tf.Tensor | None) -> tf.Tensor:
+    shape = tf.io.extract_jpeg_shape(encoded)[:2]
+    start, extent = (tf.zeros_like(shape), shape) if box is None else _window(shape, box)
 
     def divided(ratio: int) -> Any:
+        if box is None:
+            return lambda: tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
         window = tf.concat([start // ratio, tf.maximum(1, extent // ratio)], axis=0)
         return lambda: tf.io.decode_and_crop_jpeg(encoded, window, channels=3, ratio=ratio)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.dataset import augment, mixing, presets
 from pipeline.dataset.presets import Policy
+from pipeline.dataset.warp import on_cpu
 from pipeline.progress import track
 from pipeline.settings import Augment
 from pipeline.training.classifier import Classifier
@@ -155,6 +156,7 @@ class Altered(keras.layers.Layer):
         # Keras would cast the draws, which are float32, to the layer's dtype.
         super().__init__(dtype="uint8", autocast=False, **kwargs)
         self.fill = fill
+        self.supports_jit = not on_cpu()
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         draws = dict(inputs)

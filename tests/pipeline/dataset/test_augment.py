@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.dataset import augment
 from pipeline.dataset.presets import PRESETS, Policy
-from pipeline.dataset.warp import warp
+from pipeline.dataset.warp import gathered, warp
 
 EVERYTHING = Policy(
     horizontal_flip=True,
@@ -102,8 +102,9 @@ def test_draws_of_a_release_are_those_of_the_next() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_xla_can_compile_every_preset(preset: str) -> None:
+def test_xla_can_compile_every_preset(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = PRESETS[preset]
+    monkeypatch.setattr("pipeline.dataset.warp.on_cpu", lambda: False)
     images = pictures(2)
     found = augment.draw(IDS[:2], [1, 1], [True, True], policy=policy, seed=0, height=12, width=16)
 
@@ -192,13 +193,16 @@ def test_movement_fills_its_ranges() -> None:
 def test_colour_fills_its_ranges() -> None:
     filled(draws(Policy(brightness=0.1))["shift"], -25.5, 25.5)
     flattened = draws(Policy(contrast=0.3))
-    filled(flattened["matrix"][:, 0, 0], 0.7, 1.3)
-    np.testing.assert_allclose(flattened["pivot"], 1 - flattened["matrix"][:, 0, 0], atol=1e-5)
+    filled(flattened["gain"], 0.7, 1.3)
+    np.testing.assert_allclose(flattened["pivot"], 1 - flattened["gain"], atol=1e-5)
     filled(draws(Policy(saturation=1.0))["matrix"][:, 0, 0], 0.299, 2 - 0.299)  # grey at 0, twice as far from it at 2
 
 
 def moved(image: NDArray[np.uint8], affine: tuple[float, ...], fill: str) -> NDArray[Any]:
-    return np.asarray(warp(image[None].astype(np.float32), np.array([affine], np.float32), fill))[0]
+    arguments = image[None].astype(np.float32), np.array([affine], np.float32), fill
+    found, everywhere = (np.asarray(move(*arguments))[0] for move in (warp, gathered))
+    np.testing.assert_allclose(found, everywhere, atol=1e-3)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -194,9 +194,11 @@ def test_a_whole_view_is_not_cropped(folder: Path, rows: list[Row]) -> None:
     stored = records.dataset(folder, index, keep(rows), view=0, **options).as_numpy_iterator()
     cropped = records.dataset(folder, index, keep(rows), view=1, **options).as_numpy_iterator()
 
+    changed = []
     for one, same, other in zip(plain, stored, cropped, strict=True):
         np.testing.assert_array_equal(one["image"], same["image"])
-        assert not np.array_equal(one["image"], other["image"])
+        changed.append(not np.array_equal(one["image"], other["image"]))
+    assert sum(changed) > 15  # of 20; of 10 x 12 pixels a large crop may be all
 
 
 def test_a_shard_that_is_damaged_while_it_is_read_is_named(folder: Path, rows: list[Row]) -> None:

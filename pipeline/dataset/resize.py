@@ -33,12 +33,14 @@ def resize_uint8(image: tf.Tensor, size: int) -> tf.Tensor:
     sides = tf.shape(image)[-3:-1]
     large = sides > int(_SAMPLED * size)
 
-    def averaged() -> tf.Tensor:
-        return tf.image.resize(image, tf.where(large, size, sides), method="area")
+    def interpolated(smaller: tf.Tensor) -> tf.Tensor:
+        resized = tf.image.resize(smaller, (size, size), method="bilinear")
+        return tf.cast(resized + 0.5, tf.uint8)  # means of 0-255, so they lie in it
 
-    smaller = tf.cond(tf.reduce_any(large), averaged, lambda: tf.cast(image, tf.float32))
-    resized = tf.image.resize(smaller, (size, size), method="bilinear")
-    return tf.cast(resized + 0.5, tf.uint8)  # means of 0-255, so they lie in it
+    def averaged() -> tf.Tensor:
+        return interpolated(tf.image.resize(image, tf.where(large, size, sides), method="area"))
+
+    return tf.cond(tf.reduce_any(large), averaged, lambda: interpolated(image))
 
 
 def decode_square(encoded: tf.Tensor, size: int, box: tf.Tensor | None = None) -> tf.Tensor:

@@ -36,7 +36,6 @@ FEATURES = {
 _READ = ("image/encoded", "image/id", "image/augmented")
 _FILES_AT_ONCE = 16
 _BLOCK = 64  # records in turn from one file; one by one, handing them over takes a tenth of the time of decoding
-_READ_AHEAD = 64  # records
 _BUFFER_BYTES = 8 << 20  # of one file
 # Within a file images lie in the order of their digests, so a small buffer is enough; of encoded images, as pixels of
 # 224 x 224 take ten times the memory.
@@ -127,8 +126,11 @@ def batches(
         # An epoch is complete before the next one begins, so no image comes twice while another has not come yet.
         return views.shuffle(buffer, seed=seed + number, reshuffle_each_iteration=False)
 
-    endless = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch)
-    pictures = endless.prefetch(_READ_AHEAD).map(decode, tf.data.AUTOTUNE)
+    # One epoch at a time, as with flat_map, which would fill the next one's shuffle buffer only when this one is over.
+    endless = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).interleave(
+        epoch, cycle_length=1, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    pictures = endless.map(decode, tf.data.AUTOTUNE)
     return _with_options(pictures.batch(batch_size, drop_remainder=True), deterministic).prefetch(tf.data.AUTOTUNE)
 
 

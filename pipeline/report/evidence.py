@@ -17,6 +17,7 @@ import yaml
 
 from pipeline import files
 from pipeline.evaluation import predictions
+from pipeline.report import contact_sheet
 from pipeline.settings import FINAL
 from pipeline.stage import DONE
 
@@ -39,6 +40,7 @@ class Evidence:
     profile: Mapping[str, Any] | None
     verdict: Mapping[str, Any] | None
     shard: Mapping[str, Any] | None
+    augmentation: tuple[Mapping[str, str], ...]  # as `contact_sheet.strips` gives them
     history: Mapping[str, Any] | None  # of the final model
     evaluation: Mapping[str, Any] | None
     predictions: tuple[Mapping[str, Any], ...]  # of the test images
@@ -70,6 +72,7 @@ def read(run: Path) -> Evidence:
         profile=_json(run / "metrics/profile.json"),
         verdict=_json(run / "reports/validation/verdict.json"),
         shard=_json(run / "metrics/shard.json"),
+        augmentation=tuple(contact_sheet.strips(run / "reports/augmentation")),
         history=_json(run / "models" / FINAL / "history.json") if f"train@{FINAL}" in done else None,
         evaluation=_json(run / "metrics/evaluate.json"),
         predictions=_predictions(run / "data/predictions.parquet") if "evaluate" in done else (),

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.report import evidence
 from pipeline.report.build import build, differences
-from tests.pipeline.report.workspace import Workspace
+from tests.pipeline.report.workspace import CLASSES, Workspace
 
 ROOT = Path(__file__).parents[3]
 STAGES = [name for name, _ in Workspace(Path()).stages()]
@@ -195,6 +195,16 @@ def test_the_matrix_copes_with_many_classes(run: Workspace, classes: int, cells:
     assert body.count("<td") == cells
     assert "Most confused" in html
     assert len(html) < 1_000_000
+
+
+def test_the_contact_sheet_is_in_the_page(run: Workspace) -> None:
+    html = page(run.until("shard"))
+    check(html)
+    strips = re.search(r'<table class="strips">.*?</table>', html, flags=re.DOTALL)
+    assert strips
+    assert strips[0].count('src="data:image/jpeg;base64,') == 2
+    assert f'<th scope="row">{CLASSES[0]}</th>' in strips[0]
+    assert '<th scope="row">Mixed within a batch</th>' in strips[0]
 
 
 def test_a_file_that_is_no_json_does_not_cost_the_page(run: Workspace) -> None:

@@ -142,7 +142,18 @@ class Workspace:
         }
         self.write("reports/validation/verdict.json", {"verdict": severity, "findings": [finding]})
 
+    def augmentation(self) -> None:
+        """Strips of two tiles: one class whose name must be escaped, and mixed images."""
+        folder = self.path / "reports/augmentation"
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(2):
+            strip = np.full((144, 288, 3), 60 * (number + 1), np.uint8)
+            Image.fromarray(strip).save(folder / f"{number:02d}.jpg", "JPEG")
+        rows = [{"label": self.classes[0], "file": "00.jpg"}, {"label": "", "file": "01.jpg"}]
+        self.write("reports/augmentation/index.json", {"rows": rows, "views": 2, "tile": 144})
+
     def shard(self) -> None:
+        self.augmentation()
         # One image of each class came to be a near duplicate of a test image.
         counts = {"train": 139, "val": 30, "test": 30, "quarantine": 1}
         content = {

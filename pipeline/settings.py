@@ -135,7 +135,7 @@ class Augment(Section):
 
     preset: Literal["none", "light", "standard", "strong", "medical", "aerial"]
     seed: Count
-    fill: Literal["nearest", "reflect", "wrap", "constant"]
+    fill: Literal["nearest", "reflect", "wrap", "constant"] | None
     never_mirror: tuple[str, ...]
     horizontal_flip: bool | None
     vertical_flip: bool | None

@@ -1,0 +1,65 @@
+"""Run by test_jax.py under KERAS_BACKEND=jax: trains on shards and saves altered pixels. Arguments: folder, output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from pipeline.dataset import augment, presets, records, shards
+from pipeline.dataset.presets import Policy
+from pipeline.training import fitting, views
+from pipeline.training.fitting import Watch
+from pipeline.training.views import Recipe
+
+SIZE = 16
+
+
+def pixels() -> dict[str, np.ndarray]:
+    """What the presets, and all ways to fill, make of noise."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 20, 30, 3), np.uint8)
+    policies = dict(presets.PRESETS) | {
+        fill: Policy(fill=fill, rotation=0.5, translation=0.6, zoom=0.5, shear=0.3)
+        for fill in ("nearest", "reflect", "wrap", "constant")
+    }
+    return {
+        name: keras.ops.convert_to_numpy(
+            augment.altered(images, list("abcdef"), range(1, 7), [True] * 6, policy=policy, seed=3)
+        )
+        for name, policy in policies.items()
+    }
+
+
+def train(folder: Path, policy: Policy) -> None:
+    index = shards.load_index(folder)
+    ids = {line.split()[0]: int(line.split()[1]) for line in (folder / "classes.txt").read_text().splitlines()}
+    endless = records.batches(folder, index, ids, size=SIZE, batch_size=8, policy=policy, seed=1)
+    recipe = Recipe(0, 1, policy, np.ones(3, np.bool_))
+    inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8")
+    means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = views.altering(keras.Model(inputs, keras.layers.Dense(3)(means)), recipe)
+    phase = fitting.fit(
+        model,
+        views.online(endless, np.ones(3, np.float32), recipe),
+        views.unaltered(records.dataset(folder, index, ids, size=SIZE, splits=("train",)), 24, recipe, batch_size=8),
+        keras.optimizers.Adam(0.1),
+        Watch("finetune", images=24, epochs=8, patience=8),
+        batch_size=8,
+        label_smoothing=0.1,
+        logs=folder / "logs",
+        steps=3,
+    )
+    losses = phase.curves["val_loss"]
+    if not min(losses) < losses[0]:
+        raise SystemExit(f"expected the loss to fall, it went {losses}")
+
+
+if __name__ == "__main__":
+    if keras.backend.backend() != "jax":
+        raise SystemExit(f"expected the backend jax, it is {keras.backend.backend()}")
+    folder, output = Path(sys.argv[1]), Path(sys.argv[2])
+    np.savez(output, **pixels())
+    for name in ("standard", "strong"):
+        train(folder, presets.PRESETS[name])

@@ -11,10 +11,10 @@ UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
 COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup demo ui down test lint lock images clean
+.PHONY: help setup demo ui down test test-airflow lint lock images clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## install what requirements.lock names into .venv
 
@@ -29,7 +29,10 @@ down: setup ## stop what `make ui` started
 	@REFIT_HOME="$${REFIT_HOME:-.demo/home}" $(BIN)/python -m embedded down
 
 test: lint ## checks and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not airflow"
+
+test-airflow: setup ## tests that run whole retrainings in Airflow
+	$(BIN)/python -m pytest -m airflow
 
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check

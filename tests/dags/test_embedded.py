@@ -22,6 +22,8 @@ from embedded import server
 from embedded.client import Client
 from embedded.progress import watch
 
+pytestmark = pytest.mark.airflow
+
 COLOURS = {"red": (200, 60, 60), "green": (60, 180, 80), "blue": (50, 70, 210)}
 # The smallest job that is still the whole job.
 SETTINGS = [

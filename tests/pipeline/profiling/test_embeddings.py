@@ -145,13 +145,14 @@ def network() -> embeddings.Network:
     return embeddings.Network()
 
 
-def test_an_embedding_is_what_training_sees_whatever_it_is_embedded_with(network: embeddings.Network, png: Png) -> None:
+def test_an_embedding_is_what_the_network_sees_whatever_it_is_embedded_with(
+    network: embeddings.Network, png: Png
+) -> None:
     import keras
     import tensorflow as tf
 
     from pipeline.backbones import registry
     from pipeline.backbones.scaling import InputScaling
-    from pipeline.dataset.resize import resize_uint8
 
     contents = {number: png(number, width=300 + number, height=240) for number in range(embeddings.BATCH + 1)}
     vectors, logits = network.embed(list(contents), contents.__getitem__, 2, what="test")
@@ -163,7 +164,7 @@ def test_an_embedding_is_what_training_sees_whatever_it_is_embedded_with(network
     assert (bytes(alone[0]), logit[0]) == (bytes(vectors[3]), logits[3])
 
     entry = registry.get("efficientnet_lite0")
-    pixels = resize_uint8(tf.io.decode_png(contents[3], channels=3), 224)[None]
+    pixels = tf.image.resize(tf.io.decode_png(contents[3], channels=3), (224, 224), antialias=True)[None]
     features = registry.build(entry, weights="imagenet", size=224)(InputScaling(entry.scaling)(pixels))
     expected = keras.ops.convert_to_numpy(features).mean(axis=(1, 2))[0]
     ours = vectors[3].astype(np.float32)

@@ -145,9 +145,7 @@ def network() -> embeddings.Network:
     return embeddings.Network()
 
 
-def test_an_embedding_is_what_the_network_sees_whatever_it_is_embedded_with(
-    network: embeddings.Network, png: Png
-) -> None:
+def test_an_embedding_does_not_depend_on_what_it_is_embedded_with(network: embeddings.Network, png: Png) -> None:
     import keras
     import tensorflow as tf
 

@@ -35,6 +35,7 @@ FEATURES = {
 }
 _READ = ("image/encoded", "image/id", "image/augmented")
 _FILES_AT_ONCE = 16
+_FILES_PER_WORKER = 8  # with fewer, whole files would be dealt out too unevenly; then every worker reads all of them
 _BLOCK = 64  # records in turn from one file; one by one, handing them over takes a tenth of the time of decoding
 _BUFFER_BYTES = 8 << 20  # of one file
 # Within a file images lie in the order of their digests, so a small buffer is enough; of encoded images, as pixels of
@@ -111,8 +112,11 @@ def batches(
             expectation. Rare ones are repeated, in another view each time; of frequent ones some are left out.
         first_epoch: to continue with.
 
-    As `dataset` otherwise. The last batch of an epoch is filled with images of the next one.
+    As `dataset` otherwise. The last batch of an epoch is filled with images of the next one. Raises `DataError` if
+    `keep` is empty.
     """
+    if not keep:
+        raise DataError("Expected images to train on, got none.", fix="add images, or lower shard.test_share")
     rates = _rates(keep, max(keep.values()) + 1) if balanced else None
     decode = _decoder(size, policy, seed)
     size_of = max((entry.bytes // max(1, entry.examples) for entry in index.files), default=1)
@@ -178,7 +182,7 @@ def _chosen(
         str(folder / entry.path) for entry in index.files if entry.split in splits and (copies or not entry.augmented)
     ]
     names = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
-    by_file = len(paths) >= worker.count
+    by_file = len(paths) >= _FILES_PER_WORKER * worker.count
     if by_file:
         names = names.shard(worker.count, worker.number)
     if order is not None:

@@ -97,7 +97,7 @@ def test_copies_are_read_on_demand_and_only_with_their_image(folder: Path, rows:
     )
 
 
-@pytest.mark.parametrize("files", [1, 2, 5], ids=["fewer files than workers", "still fewer", "more files"])
+@pytest.mark.parametrize("files", [1, 5, 24], ids=["fewer files than workers", "a few", "many"])
 def test_workers_share_the_images(folder: Path, rows: list[Row], files: int) -> None:
     index = write(folder, rows, replace(LAYOUT, files=files))
 
@@ -130,6 +130,11 @@ def test_an_epoch_takes_every_image_once_in_a_new_order_and_another_view(folder:
     other = take(folder, index, keep(rows), 8, seed=2)
     assert [list(batch["id"]) for batch in found] == [list(batch["id"]) for batch in again]
     assert [list(batch["id"]) for batch in found] != [list(batch["id"]) for batch in other]
+
+
+def test_no_images_are_an_error_not_an_endless_wait(folder: Path, rows: list[Row]) -> None:
+    with pytest.raises(DataError, match="got none"):
+        take(folder, write(folder, rows), {}, 1)
 
 
 def test_training_can_be_taken_up_at_a_later_epoch(folder: Path, rows: list[Row]) -> None:

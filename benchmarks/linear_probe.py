@@ -32,7 +32,7 @@ def main() -> None:
 
     from pipeline.backbones import registry
     from pipeline.backbones.scaling import InputScaling
-    from pipeline.dataset import records
+    from pipeline.dataset import records, shard_index
 
     run = Path(sys.argv[1])
     settings = load(run / "params.yaml").train
@@ -44,15 +44,15 @@ def main() -> None:
     embed.compile(jit_compile=False)
 
     rows = pq.read_table(run / "data/assignment.parquet").to_pylist()
-    index = records.load_index(run / "data/shards")
+    index = shard_index.load_index(run / "data/shards")
     features: dict[str, np.ndarray] = {}
     classes: dict[str, np.ndarray] = {}
     for split in ("train", "val", "test"):
         keep = {row["image_id"]: row["class"] for row in rows if row["split"] == split}
         dataset = records.dataset(run / "data/shards", index, keep, size=settings.input_size, splits=(split,))
         found = [
-            (embed.predict_on_batch(pictures), labels)
-            for pictures, labels, _ in dataset.batch(settings.batch_size).as_numpy_iterator()
+            (embed.predict_on_batch(batch["image"]), batch["class"])
+            for batch in dataset.batch(settings.batch_size).as_numpy_iterator()
         ]
         features[split] = np.concatenate([values for values, _ in found])
         classes[split] = np.concatenate([labels for _, labels in found])

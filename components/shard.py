@@ -6,7 +6,16 @@ import logging
 from pathlib import Path
 
 from pipeline import files, runtime, stage, wording
-from pipeline.dataset import assignment, manifest, near_duplicates, shard_rows, shards, split_summary, splits
+from pipeline.dataset import (
+    assignment,
+    manifest,
+    near_duplicates,
+    shard_index,
+    shard_rows,
+    shards,
+    split_summary,
+    splits,
+)
 from pipeline.dataset.images import JPEG_QUALITY
 from pipeline.profiling import batches as features
 from pipeline.settings import load
@@ -41,7 +50,7 @@ def main() -> None:
     recorded = placed | new
     places = recorded | splits.withheld(images, links.pairs, recorded, links.cluster, gone)
     groups = splits.current_groups(images, links.pairs, places, links.cluster)
-    classes = assignment.class_names(rows["label"].to_pylist(), shards.read_index(SHARDS).classes)
+    classes = assignment.class_names(rows["label"].to_pylist(), shard_index.read_index(SHARDS).classes)
     table = assignment.assign(rows, places, groups, classes, settings.train.folds)
     assignment.check_trainable(table)
     table = assignment.with_copies(table, settings.augment)

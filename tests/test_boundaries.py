@@ -102,3 +102,10 @@ def test_dag_files_import_nothing_of_the_pipeline(imported_by: Callable[[str], s
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "components").glob("[a-z]*.py")))
 def test_importing_a_component_does_no_work(name: str, imported_by: Callable[[str], set[str]]) -> None:
     assert "airflow" not in imported_by(f"import components.{name}")
+
+
+@pytest.mark.parametrize("module", ["pipeline.training.trainer", "pipeline.evaluation.evaluating"])
+def test_training_needs_nothing_that_only_the_data_image_has(
+    module: str, imported_by: Callable[[str], set[str]]
+) -> None:
+    assert not imported_by(f"import {module}") & {"simplejpeg", "cleanlab", "tensorflow_data_validation", "tfx_bsl"}

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dataset import augment, shards
+from pipeline.dataset import augment
 from pipeline.dataset.presets import Policy
 from pipeline.dataset.resize import decode_square
-from pipeline.dataset.shards import Index
+from pipeline.dataset.shard_index import Index, load_index
 from pipeline.errors import DataError
 
 FEATURES = {
@@ -144,7 +144,7 @@ def damage_named(folder: Path, index: Index) -> Iterator[None]:
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
-        shards.load_index(folder)
+        load_index(folder)
         for entry in index.files:
             for serialized in tf.data.TFRecordDataset(str(folder / entry.path), index.compression):
                 example = tf.io.parse_single_example(serialized, FEATURES)

@@ -20,16 +20,14 @@ from typing import Literal
 
 from pipeline import files
 from pipeline.dataset import encoding, images, store, tfrecord
+from pipeline.dataset.shard_index import INDEX, VERSION, File, Index, read_index, size_of
 from pipeline.errors import DataError
 from pipeline.progress import track
 from pipeline.settings import Shard
 
-VERSION = 2  # of index.json and of the bytes of the files: raise it when either changes
-INDEX = "index.json"
 AUGMENTED = "augmented"
 CHUNK_BYTES = 4 << 20  # of stored images that one task encodes
 AHEAD = 4  # chunks for each thread that may wait to be written
-READ_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -61,57 +59,7 @@ def layout(settings: Shard) -> Layout:
     return Layout(**{name: getattr(settings, name) for name in Layout.__dataclass_fields__})
 
 
-@dataclass(frozen=True)
-class File:
-    path: str  # relative to the folder of the index
-    split: str
-    batch: str
-    augmented: bool  # holds augmented copies, and nothing else
-    examples: int
-    bytes: int
-    crc32c: str  # of all bytes, 8 hexadecimal digits
-
-
-@dataclass(frozen=True)
-class Index:
-    classes: tuple[str, ...]
-    files: tuple[File, ...]
-    digests: Mapping[str, str]  # part (batch, or batch-augmented) to the digest of what its files were made from
-
-    @property
-    def compression(self) -> str:
-        """As `tf.data.TFRecordDataset` names it."""
-        return "GZIP" if any(entry.path.endswith(".gz") for entry in self.files) else ""
-
-
 Alter = Callable[[encoding.Encoded, Row], encoding.Encoded]  # makes the augmented copy that a row asks for
-
-
-def read_index(folder: Path) -> Index:
-    """`index.json` as it is; without files if there is none, or one of another version, whose classes still hold."""
-    if not (folder / INDEX).exists():
-        return Index((), (), {})
-    content = files.read_json(folder / INDEX)
-    if content.get("version") != VERSION:
-        return Index(tuple(content["classes"]), (), {})
-    return Index(tuple(content["classes"]), tuple(File(**entry) for entry in content["files"]), content["digests"])
-
-
-def load_index(folder: Path) -> Index:
-    """The index, for readers, after every file that it lists has been read once.
-
-    Raises `DataError` naming the first file that is missing, has another size or other bytes.
-    """
-    index = read_index(folder)
-    with ThreadPoolExecutor() as threads:
-        problems = threads.map(lambda entry: _damage(folder / entry.path, entry), index.files)
-        for entry, problem in zip(index.files, problems, strict=True):
-            if problem is not None:
-                raise DataError(
-                    f"Expected the shard {folder / entry.path} as it was written, found {problem}.",
-                    fix="remove data/shards of this run and run its shard stage again",
-                )
-    return index
 
 
 def write(
@@ -142,7 +90,7 @@ def write(
     parts = _parts(batches)
     digests = {name: _digest(rows, layout, recipe) for name, rows in parts.items()}
     # A writer that was killed may have replaced some files of a part already.
-    broken = {_part(entry) for entry in old.files if _size(folder / entry.path) != entry.bytes}
+    broken = {_part(entry) for entry in old.files if size_of(folder / entry.path) != entry.bytes}
     stale = [name for name in parts if name in broken or old.digests.get(name) != digests[name]]
     kept = [entry for entry in old.files if _part(entry) in digests and _part(entry) not in stale]
     plans = [plan for name in stale for plan in _plan(name, parts[name], layout)]
@@ -288,19 +236,3 @@ def _record(row: Row, layout: Layout, alter: Alter | None) -> list[bytes]:
             "image/augmented": row.copy,
         }
     )
-
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.exists() else None
-
-
-def _damage(path: Path, entry: File) -> str | None:
-    """What is wrong with a file, in words."""
-    size = _size(path)
-    if size is None:
-        return "nothing"
-    if size != entry.bytes:
-        return f"{size} bytes instead of {entry.bytes}"
-    with path.open("rb") as stream:
-        found = f"{tfrecord.checksum(iter(lambda: stream.read(READ_BYTES), b'')):08x}"
-    return None if found == entry.crc32c else f"the CRC-32C {found} instead of {entry.crc32c}"

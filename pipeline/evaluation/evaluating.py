@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.dataset.shards import load_index
+from pipeline.dataset.shard_index import load_index
 from pipeline.evaluation import comparing, predictions, results
 from pipeline.evaluation.intervals import Resampling
 from pipeline.evaluation.measuring import Answers, predict

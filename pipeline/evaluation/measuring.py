@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dataset import records
-from pipeline.dataset.shards import Index
+from pipeline.dataset.shard_index import Index
 from pipeline.errors import DataError, ModelError
 from pipeline.progress import track
 from pipeline.training import export

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline import files
 from pipeline.backbones import registry
 from pipeline.dataset import records
-from pipeline.dataset.shards import Index, load_index
+from pipeline.dataset.shard_index import Index, load_index
 from pipeline.errors import DataError
 from pipeline.settings import FINAL, Augment, Train
 from pipeline.training import classifier as assembly

@@ -16,7 +16,8 @@ from PIL import Image
 from pipeline.dataset import augment, presets, records, shards, store
 from pipeline.dataset.presets import Policy
 from pipeline.dataset.records import Worker
-from pipeline.dataset.shards import Index, Layout, Row
+from pipeline.dataset.shard_index import Index
+from pipeline.dataset.shards import Layout, Row
 from pipeline.errors import DataError
 
 LAYOUT = Layout(target_bytes=10**6, files=None, max_side=None, quality=90, compression="none")

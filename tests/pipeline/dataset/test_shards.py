@@ -18,9 +18,10 @@ import pytest
 import tensorflow as tf
 
 from pipeline import files
-from pipeline.dataset import shards, store
+from pipeline.dataset import shard_index, shards, store
 from pipeline.dataset.encoding import Encoded
-from pipeline.dataset.shards import Index, Layout, Row
+from pipeline.dataset.shard_index import Index
+from pipeline.dataset.shards import Layout, Row
 from pipeline.errors import DataError
 from pipeline.settings import code_root
 
@@ -202,12 +203,12 @@ def damage(path: Path, place: int) -> None:
 )
 def test_a_damaged_shard_is_named(folder: Path, rows: list[Row], harm: Callable[[Path], None], problem: str) -> None:
     write(folder, {"0001": rows})
-    assert shards.load_index(folder).classes == ("cat", "dog")
+    assert shard_index.load_index(folder).classes == ("cat", "dog")
     [path] = folder.glob("test/*")
     harm(path)
 
     with pytest.raises(DataError, match=f"test-0001-00000-of-00001.*{problem}"):
-        shards.load_index(folder)
+        shard_index.load_index(folder)
 
 
 def test_every_single_flipped_byte_is_found(folder: Path, png: Callable[..., bytes]) -> None:
@@ -218,7 +219,7 @@ def test_every_single_flipped_byte_is_found(folder: Path, png: Callable[..., byt
     for place, bit in itertools.product(range(len(whole)), (0, 7)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
         with pytest.raises(DataError, match="CRC-32C"):
-            shards.load_index(folder)
+            shard_index.load_index(folder)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_an_image_that_the_store_has_lost_is_named(
     with pytest.raises(DataError, match=f"{rows[2].image_id}.*{problem}"):
         write(folder, {"0001": rows})
 
-    assert not (folder / shards.INDEX).exists()
+    assert not (folder / shard_index.INDEX).exists()
     assert not list(folder.rglob(f"{files.TEMPORARY_PREFIX}*"))
 
 
@@ -253,10 +254,10 @@ def test_a_batch_whose_rewriting_was_cut_off_is_written_again(folder: Path, rows
 def test_an_index_of_another_version_keeps_its_classes_and_nothing_else(folder: Path, rows: list[Row]) -> None:
     write(folder, {"0001": rows})
     expected = digests(folder)
-    content = files.read_json(folder / shards.INDEX)
-    files.write_json(folder / shards.INDEX, {"classes": content["classes"], "files": [{"sha256": "of old"}]})
+    content = files.read_json(folder / shard_index.INDEX)
+    files.write_json(folder / shard_index.INDEX, {"classes": content["classes"], "files": [{"sha256": "of old"}]})
 
-    assert shards.read_index(folder) == Index(("cat", "dog"), (), {})
+    assert shard_index.read_index(folder) == Index(("cat", "dog"), (), {})
     write(folder, {"0001": rows})
     assert digests(folder) == expected
 
@@ -296,6 +297,6 @@ def test_a_writer_that_is_killed_leaves_nothing_half_written_in_sight(
     for path in folder.rglob("*.*"):
         if not path.name.startswith(files.TEMPORARY_PREFIX):
             assert hashlib.sha256(path.read_bytes()).hexdigest() == expected[str(path.relative_to(folder))]
-    shards.load_index(folder)  # none, or the whole one
+    shard_index.load_index(folder)  # none, or the whole one
     write(folder, {"0001": many}, replace(LAYOUT, target_bytes=20_000))
     assert digests(folder) == expected

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import files
-from pipeline.dataset import shards
+from pipeline.dataset import shard_index
 from pipeline.errors import DataError, ModelError
 from pipeline.evaluation import evaluating, measuring, predictions
 from pipeline.settings import Evaluate
@@ -96,13 +96,13 @@ def test_no_live_model() -> None:
 
 def test_a_model_of_other_classes_is_refused(candidate: evaluating.Candidate, tmp_path: Path) -> None:
     model(tmp_path / "model.keras", ("red", "green"), 16)
-    index = shards.load_index(candidate.shards)
+    index = shard_index.load_index(candidate.shards)
     with pytest.raises(ModelError, match="Expected 3 probabilities"):
         measuring.predict(tmp_path / "model.keras", 3, candidate.shards, index, [], batch_size=4, what="x")
 
 
 def test_an_image_that_the_shards_lack_is_an_error(candidate: evaluating.Candidate) -> None:
-    index = shards.load_index(candidate.shards)
+    index = shard_index.load_index(candidate.shards)
     ids = [*ids_of(candidate, "test"), "0" * 64]
     with pytest.raises(DataError, match=r"Expected 8 images in the shards .* found 7"):
         measuring.predict(
@@ -115,7 +115,7 @@ def test_a_model_that_answers_nan_is_refused(candidate: evaluating.Candidate, tm
     network = keras.saving.load_model(tmp_path / "model.keras")
     network.layers[-1].set_weights([np.full((3, 3), np.nan, np.float32), np.zeros(3, np.float32)])
     network.save(tmp_path / "model.keras")
-    index = shards.load_index(candidate.shards)
+    index = shard_index.load_index(candidate.shards)
     ids = ids_of(candidate, "test")
     with pytest.raises(ModelError, match="NaN"):
         measuring.predict(tmp_path / "model.keras", 3, candidate.shards, index, ids, batch_size=4, what="x")

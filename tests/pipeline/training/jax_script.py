@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from pipeline.dataset import augment, presets, records, shards
+from pipeline.dataset import augment, presets, records, shard_index
 from pipeline.dataset.presets import Policy
 from pipeline.training import fitting, views
 from pipeline.training.fitting import Watch
@@ -33,7 +33,7 @@ def pixels() -> dict[str, np.ndarray]:
 
 
 def train(folder: Path, policy: Policy) -> None:
-    index = shards.load_index(folder)
+    index = shard_index.load_index(folder)
     ids = {line.split()[0]: int(line.split()[1]) for line in (folder / "classes.txt").read_text().splitlines()}
     endless = records.batches(folder, index, ids, size=SIZE, batch_size=8, policy=policy, seed=1)
     recipe = Recipe(0, 1, policy, np.ones(3, np.bool_))

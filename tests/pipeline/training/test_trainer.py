@@ -12,7 +12,7 @@ import tensorflow as tf
 from pipeline import files, settings
 from pipeline.backbones import registry
 from pipeline.dataset import records
-from pipeline.dataset.shards import load_index
+from pipeline.dataset.shard_index import load_index
 from pipeline.errors import DataError, ModelError
 from pipeline.settings import Filter, Settings
 from pipeline.training import export, fitting, trainer

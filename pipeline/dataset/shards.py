@@ -21,7 +21,6 @@ from typing import Literal
 from pipeline import files
 from pipeline.dataset import encoding, images, store, tfrecord
 from pipeline.dataset.shard_index import INDEX, VERSION, File, Index, read_index, size_of
-from pipeline.errors import DataError
 from pipeline.progress import track
 from pipeline.settings import Shard
 
@@ -219,10 +218,7 @@ def _record(row: Row, layout: Layout, alter: Alter | None) -> list[bytes]:
                 raise ValueError("alter: expected a function, since a row asks for an augmented copy")
             image = alter(image, row)
     except images.Unreadable as error:
-        raise DataError(
-            f"Expected a readable image in the image store, {store.path(row.image_id)} is not ({error}).",
-            fix="restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME",
-        ) from None
+        raise store.unreadable(row.image_id, error) from None
     return tfrecord.record(
         {
             "image/encoded": image.data,

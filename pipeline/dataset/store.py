@@ -46,3 +46,8 @@ def verified(image_id: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != image_id:
         raise DataError(f"Expected the image that was ingested, {path(image_id)} holds other bytes.", fix=_FIX)
     return data
+
+
+def unreadable(image_id: str, reason: Exception) -> DataError:
+    """The error to raise over an image that could be decoded when it was ingested."""
+    return DataError(f"Expected a readable image in the image store, {path(image_id)} is not ({reason}).", fix=_FIX)

@@ -173,7 +173,4 @@ def _copy(image_id: str) -> Reduced:
     try:
         return reduced(store.get(image_id), features.MEASURED_SIDE)
     except images.Unreadable as error:
-        raise DataError(
-            f"Expected a readable image in the image store, {store.path(image_id)} is not ({error}).",
-            fix="restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME",
-        ) from None
+        raise store.unreadable(image_id, error) from None

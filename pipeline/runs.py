@@ -24,11 +24,11 @@ import psutil
 import yaml
 
 from pipeline import files
-from pipeline.backbones import registry as backbones
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
 from pipeline.promotion.registry import Registry
 from pipeline.settings import code_root, parse, refit_home
 from pipeline.stage import DONE, FAILURE, explain, record_failure
+from pipeline.training import recipes
 
 RUNNING, INTERRUPTED, FAILED = "running", "interrupted", "failed"
 NOTHING_NEW, REFUSED, PROMOTED = "nothing_new", "refused", "promoted"
@@ -137,7 +137,7 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
     Raises `SettingsError` for wrong params or a source that is not this model's, and `OSError`.
     """
     settings = parse(params)
-    backbones.check(settings.train)
+    recipes.check(settings.train)
     run = Run(refit_home() / "runs" / safe_id(run_id))
     if (run.path / "run.json").exists():
         return run

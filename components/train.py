@@ -25,12 +25,12 @@ def main() -> None:
     ):
         trainer.train(
             part,
-            settings.train,
-            settings.augment,
+            settings,
             assignment=pq.read_table("data/assignment.parquet"),
             shards=Path("data/shards"),
             models=models,
             logs=logs,
+            checkpoints=Path("checkpoints", part),
         )
 
 

@@ -387,8 +387,8 @@ def with_overrides(params: Mapping[str, Any], overrides: Iterable[str]) -> dict[
         section: Any = result
         free = path[:2] == ["train", "phases"]  # its keys are names and changes that the user chooses; `parse` checks
         for name in path:
-            if free and isinstance(section, dict):
-                section.setdefault(name, {})
+            if free and isinstance(section, dict) and not isinstance(section.get(name), dict):
+                section[name] = {}
             section = section.get(name) if isinstance(section, dict) else None
         if not isinstance(section, dict) or (last not in section and not free):
             known = [f"{where}.{key}" for where, keys in _leaves(result) for key in keys]

@@ -28,6 +28,7 @@ def main() -> None:
             settings,
             assignment=pq.read_table("data/assignment.parquet"),
             shards=Path("data/shards"),
+            warm_start=Path("warm_start.json"),
             models=models,
             logs=logs,
             checkpoints=Path("checkpoints", part),

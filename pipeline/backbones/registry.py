@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 IMAGENET = "imagenet"
 NONE = "none"
+LIVE = "live"
 
 
 class Builder(Protocol):

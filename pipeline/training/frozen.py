@@ -24,12 +24,18 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what is kept; raising it makes everything be computed again
 IN_MEMORY_BYTES = 4 << 30  # of maps, where there is no cache
-# What keeping and computing cost, roughly; measured on x86-64 cores with EfficientNet-Lite0 (0.8 GFLOP in 15 ms) and
-# 500 px photographs. A GPU's rate is that of an H100 at a fifth of its peak in bfloat16.
-_CORE_FLOPS = 5e10
-_GPU_FLOPS = 2e14
-_PICTURE_CORE_SECONDS = 4e-3  # reading, decoding and altering one image
+# What reading back and computing anew take, roughly. Four x86-64 cores: EfficientNet-Lite0 (0.8 GFLOP) takes 15 ms of
+# one, a 500 px photograph to be read, decoded and altered 4 ms. A GPU: a fifth of an H100's peak, fed by 16 cores.
 _STORED_BYTES_PER_SECOND = 1e9
+
+
+@dataclass(frozen=True)
+class _Speed:
+    flops_per_second: float
+    picture_seconds: float
+
+
+_CPU, _GPU = _Speed(2e11, 1e-3), _Speed(2e14, 2.5e-4)
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,10 @@ class Frozen:
     """`given` computes what is not kept yet. `trained` says which blocks have learned since."""
 
     def __init__(
-        self, classifier: Classifier, images: PartImages, cache: Cache, *, batch_size: int, precision: str, cores: int
+        self, classifier: Classifier, images: PartImages, cache: Cache, *, batch_size: int, precision: str
     ) -> None:
         self.classifier, self.images, self.cache = classifier, images, cache
-        self.batch_size, self.precision, self.cores = batch_size, precision, cores
+        self.batch_size, self.precision = batch_size, precision
         self._given: dict[tuple[int, Alteration], Given] = {}
         self._learned = 0  # blocks from the top that have learned
 
@@ -73,9 +79,8 @@ class Frozen:
         if total > (self.cache.limit or IN_MEMORY_BYTES):
             logger.info("inputs of the unfrozen blocks would take %.1f GB: computed anew in each epoch", total / 1e9)
             return False
-        gpu = any("gpu" in str(device).lower() for device in keras.distribution.list_devices())
-        rate = _GPU_FLOPS if gpu else _CORE_FLOPS * self.cores
-        return size / _STORED_BYTES_PER_SECOND < flops(lower) / rate + _PICTURE_CORE_SECONDS / self.cores
+        speed = _GPU if any("gpu" in str(device).lower() for device in keras.distribution.list_devices()) else _CPU
+        return size / _STORED_BYTES_PER_SECOND < flops(lower) / speed.flops_per_second + speed.picture_seconds
 
     def given(self, wanted: Sequence[int], alteration: Alteration) -> Given:
         """What the first of `wanted` takes; the others, which are to come, are computed with it.

@@ -14,7 +14,7 @@ from pipeline import files
 from pipeline.backbones import registry
 from pipeline.dataset import records
 from pipeline.dataset.shard_index import load_index
-from pipeline.settings import FINAL, Settings, refit_home
+from pipeline.settings import FINAL, Settings, Train, refit_home
 from pipeline.training import classifier as assembly
 from pipeline.training import export, histories, phases, recipes, roles
 from pipeline.training.checkpoints import Checkpoint
@@ -28,7 +28,15 @@ PARITY_IMAGES = 16
 
 
 def train(
-    part: str, settings: Settings, *, assignment: pa.Table, shards: Path, models: Path, logs: Path, checkpoints: Path
+    part: str,
+    settings: Settings,
+    *,
+    assignment: pa.Table,
+    shards: Path,
+    warm_start: Path,
+    models: Path,
+    logs: Path,
+    checkpoints: Path,
 ) -> None:
     """Train one part and write model.keras, history.json and, for `final`, saved_model/ into `models`.
 
@@ -36,6 +44,7 @@ def train(
         part: `fold-0`, ... or `final`.
         assignment: data/assignment.parquet.
         shards: folder of the shards' index.
+        warm_start: JSON with the live model's file, `model`, if that is what training starts from.
         models, logs: folders that exist; TensorBoard's files go to `logs`.
         checkpoints: folder that this training alone uses, to go on from after an interruption; removed at the end.
 
@@ -57,7 +66,8 @@ def train(
         chosen.input_size,
         f"{settings.shard.max_side} {settings.shard.quality}",
     )
-    backbone = registry.build(entry, weights=chosen.weights, size=chosen.input_size)
+    weights = _weights(part, chosen, warm_start)
+    backbone = registry.build(entry, weights=weights, size=chosen.input_size)
     model = assembly.build(
         backbone, entry, classes=index.classes, head=chosen.head, hidden=recipe.hidden, filters=chosen.filters
     )
@@ -68,9 +78,8 @@ def train(
         cache,
         batch_size=chosen.batch_size,
         precision="float32",
-        cores=settings.execution.processes,
     )
-    checkpoint = Checkpoint(checkpoints, _identity(part, settings, assignment, chosen.weights))
+    checkpoint = Checkpoint(checkpoints, _identity(part, settings, assignment, weights))
     logger.info("%s: %d training and %d validation images", part, len(images.roles.train), len(images.roles.val))
     with records.damage_named(shards, index):
         trained = phases.run(model, frozen, recipe.phases, chosen, settings.augment, logs=logs, checkpoint=checkpoint)
@@ -83,6 +92,20 @@ def train(
     files.write_json(models / "history.json", history)
     checkpoint.clear()
     logger.info("%s: kept the weights of phase %s", part, history["kept_phase"])
+
+
+def _weights(part: str, settings: Train, warm_start: Path) -> str:
+    """What `registry.build` takes. Raises nothing: without a live model the first training starts from ImageNet's.
+
+    A fold does too: the live model has learned from the images that the fold is measured on.
+    """
+    if settings.weights != registry.LIVE:
+        return settings.weights
+    model = files.read_json(warm_start).get("model")
+    if part == FINAL and model is not None:
+        return str(model)
+    logger.info("%s: starts from ImageNet's weights, %s", part, "as folds must" if model else "no model is live yet")
+    return registry.IMAGENET
 
 
 def _identity(part: str, settings: Settings, assignment: pa.Table, weights: str) -> str:

@@ -18,7 +18,8 @@ from pipeline.training import classifier as assembly
 from pipeline.training import fitting, recipes, views
 from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.classifier import Classifier
-from pipeline.training.fitting import Fitted, OutOfMemory
+from pipeline.training.fitted import Fitted
+from pipeline.training.fitting import OutOfMemory
 from pipeline.training.frozen import Frozen
 from pipeline.training.recipes import Phase
 from pipeline.training.views import Alteration, Shuffled
@@ -87,7 +88,7 @@ def run(
         shares = assembly.unfreeze(
             model, blocks[i], batch_norm=plan[i].batch_norm == "trained", decay=plan[i].layer_decay
         )
-        batch_size = settings.batch_size
+        batch_size = checkpoint.batch_size or settings.batch_size  # that of a phase that was interrupted
         kept = wanted if keeps[i] else []
         attempt = functools.partial(_fit, model, frozen, plan[i], settings, altered[i], kept, shares)
         try:

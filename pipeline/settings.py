@@ -158,7 +158,7 @@ Filter = Literal["grayscale", "edges", "contours", "clahe"]
 class Head(Section):
     """`hidden` of None means the recipe's (`training.recipes`)."""
 
-    pooling: Literal["average", "max", "average_max"]
+    pooling: Literal["average", "max", "average_max", "blocks"]
     normalisation: Literal["standardise", "none"]
     hidden: tuple[Positive, ...] | None
     dropout: Annotated[float, Field(ge=0, lt=1)]

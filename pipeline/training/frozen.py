@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.training import views
-from pipeline.training.classifier import Classifier
+from pipeline.training.classifier import MAPS, POOLED, Classifier
 from pipeline.training.feature_cache import Cache, Shelf, Stored
 from pipeline.training.filters import ImageFilter
 from pipeline.training.part_images import PartImages
+from pipeline.training.roles import Item
 from pipeline.training.views import Alteration
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,11 @@ _CPU, _GPU = _Speed(2e11, 1e-3), _Speed(2e14, 2.5e-4)
 
 @dataclass(frozen=True)
 class Given:
-    """Rows of training images [V, N, ...] and of validation images [1, N, ...], both in the order of `Roles`."""
+    """What `upper` takes, by name: rows of training images [V, N, ...] and of validation images [1, N, ...], both in
+    the order of `Roles`."""
 
-    learned: Stored
-    checked: Stored
+    learned: Mapping[str, Stored]
+    checked: Mapping[str, Stored]
 
 
 class Frozen:
@@ -73,7 +75,7 @@ class Frozen:
         if alteration.policy.mixes or blocks >= self.classifier.entry.blocks:
             return False
         lower = self.classifier.cut(blocks).lower
-        size = 2 * int(np.prod(lower.output.shape[1:]))
+        size = 2 * int(np.prod(lower.output[MAPS].shape[1:]))
         roles = self.images.roles
         total = size * (len(roles.learned) * (alteration.altered + 1) + len(roles.val))
         if total > (self.cache.limit or IN_MEMORY_BYTES):
@@ -83,52 +85,45 @@ class Frozen:
         return size / _STORED_BYTES_PER_SECOND < flops(lower) / speed.flops_per_second + speed.picture_seconds
 
     def given(self, wanted: Sequence[int], alteration: Alteration) -> Given:
-        """What the first of `wanted` takes; the others, which are to come, are computed with it.
+        """What the pieces above take for the first of `wanted`; the others, which are to come, are computed with it.
 
-        `wanted`: for each the number of blocks, counted from the top, whose inputs are meant; 0: features.
+        `wanted`: numbers of blocks, counted from the top, that learn.
         """
         first = wanted[0]
         lacking = [blocks for blocks in dict.fromkeys(wanted) if (blocks, alteration) not in self._given]
         if first in lacking:
-            network = keras.Model(
-                self.classifier.whole.input,
-                {str(blocks): self._lower(blocks).output for blocks in lacking},
-                name="frozen",
-            )
-            network.compile(jit_compile="auto")  # uncompiled, Keras predicts through XLA, on a CPU 20 times slower
-            for blocks, given in zip(lacking, self._embed(network, lacking, alteration), strict=True):
-                self._given[blocks, alteration] = given
+            network = self.classifier.below(lacking)
+            identities = {name: self._identity(name) for name in network.output}
+            roles = self.images.roles
+            learned = self._embed(network, identities, alteration, "train", roles.learned)
+            checked = self._embed(network, identities, replace(alteration, altered=0), "val", roles.checked)
+            for blocks in lacking:
+                self._given[blocks, alteration] = Given(_named(learned, blocks), _named(checked, blocks))
         return self._given[first, alteration]
 
-    def _lower(self, blocks: int) -> keras.Model:
-        return self.classifier.cut(blocks).lower if blocks else self.classifier.features
-
-    def _embed(self, network: keras.Model, wanted: Sequence[int], alteration: Alteration) -> list[Given]:
-        unaltered = replace(alteration, altered=0)
-        roles = self.images.roles
-        identities = {str(blocks): self._identity(blocks) for blocks in wanted}
-        learned, checked = (
-            views.embed(
-                network,
-                {name: self._shelves(name, identity, chosen) for name, identity in identities.items()},
-                functools.partial(self._of_view, chosen, split),
-                items,
-                chosen,
-                batch_size=self.batch_size,
-                what=what,
-            )
-            for chosen, split, items, what in (
-                (alteration, "train", roles.learned, "embed training images"),
-                (unaltered, "val", roles.checked, "embed validation images"),
-            )
+    def _embed(
+        self,
+        network: keras.Model,
+        identities: Mapping[str, Mapping[str, Any]],
+        alteration: Alteration,
+        split: str,
+        items: Sequence[Item],
+    ) -> dict[str, Stored]:
+        return views.embed(
+            network,
+            {name: self._shelves(identity, alteration) for name, identity in identities.items()},
+            functools.partial(self._of_view, alteration, split),
+            items,
+            alteration,
+            batch_size=self.batch_size,
+            what=f"embed {split} images",
         )
-        return [Given(learned[name], checked[name]) for name in identities]
 
     def _of_view(self, alteration: Alteration, split: str, view: int, keep: Mapping[str, int]) -> tf.data.Dataset:
         return self.images.of_view(view, keep, alteration, split)
 
-    def _shelves(self, name: str, identity: Mapping[str, Any], alteration: Alteration) -> list[Shelf]:
-        if int(name) < self._learned:
+    def _shelves(self, identity: Mapping[str, Any], alteration: Alteration) -> list[Shelf]:
+        if identity["blocks"] < self._learned:
             return [Shelf(None) for _ in range(alteration.altered + 1)]  # of this training alone
         made = {"policy": asdict(alteration.policy), "seed": alteration.seed}
         copies = self.images.roles.has_copies  # they are altered even in view 0, unlike the images themselves
@@ -138,18 +133,19 @@ class Frozen:
         ]
         return [self.cache.shelf(key) for key in keys]
 
-    def _identity(self, blocks: int) -> dict[str, Any]:
+    def _identity(self, name: str) -> dict[str, Any]:
         """All that decides what the frozen blocks give for given pixels, and the pixels for given files."""
-        lower = self._lower(blocks)
+        blocks, _, output = name.partition("/")
+        lower = self.classifier.cut(int(blocks)).lower
         weights = hashlib.sha256()
         for variable in lower.weights:
             weights.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
-        head = [layer.name for layer in lower.layers if layer.name.startswith("pool")]
         return {
             "version": VERSION,
             "backbone": self.classifier.entry.name,
-            "blocks": blocks,
-            "output": [head, list(lower.output.shape[1:])],
+            "blocks": int(blocks),
+            "output": output,
+            "pooling": self.classifier.pooling if output == POOLED else None,
             "weights": weights.hexdigest(),
             "scaling": self.classifier.entry.scaling,
             "filters": [layer.name for layer in lower.layers if isinstance(layer, ImageFilter)],
@@ -157,6 +153,12 @@ class Frozen:
             "pixels": self.images.encoding,
             "precision": self.precision,
         }
+
+
+def _named(stored: Mapping[str, Stored], blocks: int) -> dict[str, Stored]:
+    """What belongs to a cut, by the names that `upper` gives its inputs."""
+    prefix = f"{blocks}/"
+    return {name.removeprefix(prefix): rows for name, rows in stored.items() if name.startswith(prefix)}
 
 
 def flops(model: keras.Model) -> float:

@@ -17,7 +17,7 @@ from pipeline.settings import Augment, Train
 from pipeline.training import classifier as assembly
 from pipeline.training import fitting, recipes, views
 from pipeline.training.checkpoints import Checkpoint
-from pipeline.training.classifier import Classifier
+from pipeline.training.classifier import POOLED, Classifier
 from pipeline.training.fitted import Fitted
 from pipeline.training.fitting import OutOfMemory
 from pipeline.training.frozen import Frozen
@@ -82,7 +82,7 @@ def run(
             if keeps[j] and altered[j] == altered[i] and blocks[j] >= max(blocks[i:j], default=0)
         ]
         if i == 0 and settings.weights != registry.NONE:
-            features = frozen.given([0, *wanted], altered[0]).learned
+            features = frozen.given([0, *wanted], altered[0]).learned[POOLED]
             assembly.standardise(model, np.concatenate([features.view(view) for view in range(len(features))]))
         before = [np.array(variable) for variable in model.whole.variables]
         shares = assembly.unfreeze(
@@ -137,10 +137,11 @@ def _fit(
     balanced = phase.class_balance == "sampling"
     if wanted:
         given = frozen.given(wanted, altered)
-        trained = model.cut(blocks).upper if blocks else model.head
-        validation: Any = (given.checked.view(0), np.array([item.number for item in checked]))
+        trained = model.cut(blocks).upper
+        held_out = {name: rows.view(0) for name, rows in given.checked.items()}
+        validation: Any = (held_out, np.array([item.number for item in checked]))
         # An epoch on features takes every view of every image: it costs next to nothing.
-        passes = 1 if blocks else len(given.learned)
+        passes = 1 if blocks else altered.altered + 1
         count *= passes
         steps = max(1, count // batch_size)
 
@@ -159,8 +160,8 @@ def _fit(
         pieces = model.cut(blocks)
         pictures = keras.Input(model.whole.input.shape[1:], dtype="uint8")
         trained = views.altering(keras.Model(pictures, pieces.upper(pieces.lower(pictures))), altered)
-        held_out = images.of_view(0, images.roles.val, altered, "val")
-        validation = views.unaltered(held_out, len(checked), altered, batch_size=batch_size)
+        pictures_of = images.of_view(0, images.roles.val, altered, "val")
+        validation = views.unaltered(pictures_of, len(checked), altered, batch_size=batch_size)
         size = min(batch_size, count)
 
         def training(epoch: int) -> Any:

@@ -144,7 +144,7 @@ def _of_view(batch: Mapping[str, NDArray[Any]], view: int, alteration: Alteratio
 
 
 class Shuffled(keras.utils.PyDataset):
-    """Every image once per epoch, in one of its views, in a new order; (inputs float32, class, weight) batches.
+    """Every image once per epoch, in one of its views, in a new order; ({name: float32}, class, weight) batches.
 
     Order and views of an epoch follow from the seed and its number alone, so training can go on with any epoch. What
     does not fill a batch is left out of it.
@@ -152,7 +152,7 @@ class Shuffled(keras.utils.PyDataset):
 
     def __init__(
         self,
-        inputs: Stored,
+        inputs: Mapping[str, Stored],
         classes: NDArray[np.int64],
         weights: NDArray[np.float32],
         *,
@@ -173,10 +173,11 @@ class Shuffled(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.classes) * self.passes // self.batch_size
 
-    def __getitem__(self, index: int) -> tuple[NDArray[Any], ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
         images = self.images[rows]
-        return self.inputs.take(self.views[rows], images), self.classes[images], self.weights[self.classes[images]]
+        inputs = {name: stored.take(self.views[rows], images) for name, stored in self.inputs.items()}
+        return inputs, self.classes[images], self.weights[self.classes[images]]
 
     def on_epoch_end(self) -> None:
         self.epoch += 1
@@ -184,7 +185,7 @@ class Shuffled(keras.utils.PyDataset):
 
     def _order(self) -> None:
         random = np.random.default_rng([self.seed, self.epoch])
-        views, count = len(self.inputs), len(self.classes)
+        views, count = len(next(iter(self.inputs.values()))), len(self.classes)
         images = np.repeat(np.arange(count), self.passes)
         if self.balanced:
             shares = 1 / np.bincount(self.classes)[self.classes]

@@ -46,7 +46,7 @@ class Images:
 
 
 def embed(model: Classifier, images: Images, number: int, altered: int, shelves: list[Shelf], size: int = 4) -> Stored:
-    network = keras.Model(model.whole.input, {"features": model.features.output})
+    network = keras.Model(model.whole.input, {"features": model.cut(0).lower.output["pooled"]})
     network.compile(jit_compile="auto")
     given = views.embed(
         network, {"features": shelves}, images, items(number), recipe(altered), batch_size=size, what="embed"
@@ -59,7 +59,7 @@ def test_view_zero_is_what_the_network_gives_for_the_image_and_others_are_altere
 
     given = embed(model, Images(7), 7, 2, [Shelf(None) for _ in range(3)])
 
-    expected = model.features.predict_on_batch(tiny.pictures(7)[0])
+    expected = model.cut(0).lower.predict_on_batch(tiny.pictures(7)[0])["pooled"]
     assert given.shape == (3, 7, 8)
     np.testing.assert_allclose(given.view(0), expected, rtol=1e-4, atol=1e-5)
     assert not np.allclose(given.view(0), given.view(1))
@@ -88,11 +88,11 @@ def batches(seed: int, passes: int = 1, *, count: int = 12, size: int = 4, **mor
         shelf.add(names, np.arange(count, dtype=np.float16).reshape(count, 1) + view * count)
     classes = np.arange(count, dtype=np.int64) % 2
     weights = np.array([1, 5], np.float32)
-    return Shuffled(Stored(shelves, names), classes, weights, batch_size=size, seed=seed, passes=passes, **more)
+    return Shuffled({"x": Stored(shelves, names)}, classes, weights, batch_size=size, seed=seed, passes=passes, **more)
 
 
 def rows(data: Shuffled) -> np.ndarray:
-    return np.concatenate([data[i][0][:, 0] for i in range(len(data))])
+    return np.concatenate([data[i][0]["x"][:, 0] for i in range(len(data))])
 
 
 def test_an_epoch_takes_each_image_once_in_any_of_its_views() -> None:
@@ -110,6 +110,7 @@ def test_as_many_passes_as_views_take_every_view_once() -> None:
 
 def test_inputs_classes_and_weights_stay_together() -> None:
     inputs, classes, weights = batches(0)[1]
+    inputs = inputs["x"]
 
     np.testing.assert_array_equal(classes, inputs[:, 0] % 12 % 2)
     np.testing.assert_array_equal(weights, np.where(classes == 1, 5, 1))
@@ -157,7 +158,7 @@ def test_fewer_images_than_a_batch_make_one_batch() -> None:
     data = batches(0, count=3, size=32)
 
     assert len(data) == 1
-    assert len(data[0][0]) == 3
+    assert len(data[0][1]) == 3
 
 
 WEIGHTS = np.array([1, 2, 3], np.float32)

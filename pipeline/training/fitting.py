@@ -21,7 +21,25 @@ from pipeline.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-FIND = "find"
+
+class _EachAnew(keras.utils.PyDataset):
+    """Epoch after epoch of `training`, each made for itself.
+
+    Keras begins and ends epochs of a PyDataset more often than it trains on them, so counting those tells nothing.
+    """
+
+    def __init__(self, training: Callable[[int], keras.utils.PyDataset], first: keras.utils.PyDataset) -> None:
+        super().__init__(workers=first.workers, max_queue_size=first.max_queue_size)
+        self.training, self.epoch = training, first
+
+    def __len__(self) -> int:
+        return len(self.epoch)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.epoch[index]
+
+    def begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = self.training(epoch)
 
 
 class OutOfMemory(ModelError):
@@ -47,9 +65,9 @@ def fit(
     With EMA, averaged weights are validated, kept and returned; BatchNorm's statistics are the current ones.
 
     Args:
-        training: gives what Keras takes as x, from that epoch on (the first is 0): batches of (inputs, class int64 or
-            probabilities float32, weight float32), as a PyDataset of `steps` batches or an endless tf.data Dataset.
-            To resume as if nothing had happened, what an epoch holds must follow from its number.
+        training: gives batches of (inputs, class int64 or probabilities float32, weight float32): a PyDataset of the
+            `steps` batches of that epoch (the first is 0), or an endless tf.data Dataset that begins with it. A
+            phase resumes as if nothing had happened if what an epoch holds follows from its number alone.
         validation: batches of (inputs, class), or the two arrays, which are read `batch_size` rows at a time. It is
             not weighted: weights of rare classes would leave the early stopping to a handful of images.
         images: training images per epoch; steps: batches per epoch.
@@ -86,7 +104,7 @@ def fit(
                 if watch.done:  # it was killed between its last epoch and `checkpoint.finish`
                     model.set_weights(watch.best)
                 else:
-                    _train(model, watch, training(first), validation, logs)
+                    _train(model, watch, training, validation, logs)
             check()
             return watch.fitted
     except (KeyboardInterrupt, Terminated) as error:
@@ -114,7 +132,7 @@ def fit(
 def _compile(
     model: keras.Model, phase: Phase, *, steps: int, label_smoothing: float, rates: Mapping[str, float]
 ) -> None:
-    peak = rate_finder.LOWEST if phase.learning_rate == FIND else phase.learning_rate
+    peak = rate_finder.LOWEST if isinstance(phase.learning_rate, str) else phase.learning_rate
     schedule = schedules.of(phase, steps)
     model.compile(
         optimizer=optimizers.of(phase, peak=peak, schedule=schedule, rates=rates),
@@ -145,7 +163,7 @@ def _rate(
     model: keras.Model, phase: Phase, training: Callable[[int], Any], steps: int, check: Callable[[], None]
 ) -> tuple[float, rate_finder.Curve]:
     """The highest learning rate, which the optimizer then has, and how it was found."""
-    if phase.learning_rate != FIND:
+    if not isinstance(phase.learning_rate, str):
         return phase.learning_rate, ()
     rate, curve = rate_finder.find(model, training(0), name=phase.name, steps=steps, check=check)
     logger.info("phase %s: learning rate %.2g, by a range test of %d steps", phase.name, rate, len(curve))
@@ -153,19 +171,25 @@ def _rate(
     return rate, curve
 
 
-def _train(model: keras.Model, watch: Watch, training: Any, validation: Any, logs: Path) -> None:
+def _train(model: keras.Model, watch: Watch, training: Callable[[int], Any], validation: Any, logs: Path) -> None:
     # The board reads the learning rate, so it comes before the watch, which lowers that on a plateau.
     board = keras.callbacks.TensorBoard(str(logs / watch.phase.name), write_graph=False, profile_batch=0)
+    callbacks: list[keras.callbacks.Callback] = [board, watch]
+    steps: int | None = None
+    if isinstance(epochs := training(watch.first), keras.utils.PyDataset):
+        epochs = _EachAnew(training, epochs)
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=epochs.begin))
+    else:
+        steps = watch.steps  # a PyDataset knows; told it again, Keras would not begin its epochs one by one
     model.fit(
-        training,
+        epochs,
         validation_data=validation,
         validation_batch_size=watch.batch_size if isinstance(validation, tuple) else None,
         initial_epoch=watch.first,
         epochs=watch.phase.epochs,
-        # A PyDataset knows its length; told it a second time, Keras would not begin its epochs one by one.
-        steps_per_epoch=None if isinstance(training, keras.utils.PyDataset) else watch.steps,
+        steps_per_epoch=steps,
         shuffle=False,  # `training` is shuffled as the seed says
-        callbacks=[board, watch],
+        callbacks=callbacks,
         verbose=0,
     )
 

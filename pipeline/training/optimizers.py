@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from pipeline.training.recipes import Phase
 from pipeline.training.schedules import Schedule
@@ -66,8 +67,7 @@ class _FineTuning(keras.optimizers.Optimizer):
         self.decays = tuple(self.decay if "kernel" in variable.name else 0.0 for variable in variables)
         self.averages = self.add_optimizer_variables(variables, "average") if self.ema else []
         for variable, average in zip(variables, self.averages, strict=self.ema > 0):
-            # A copy: JAX gives a variable's memory away to the next step, which the average must not share.
-            average.assign(np.array(ops.convert_to_numpy(variable)))
+            average.assign(_copied(variable))
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
@@ -85,9 +85,14 @@ class _FineTuning(keras.optimizers.Optimizer):
     def exchange(self) -> None:
         """Give the model the averaged weights and keep its own; a second call gives them back. Nothing without EMA."""
         for variable, average in zip(self._trainable_variables, self.averages, strict=self.ema > 0):
-            mine, averaged = ops.convert_to_tensor(variable), ops.convert_to_tensor(average)
+            mine, averaged = _copied(variable), _copied(average)
             variable.assign(averaged)
             average.assign(mine)
+
+
+def _copied(variable: Any) -> NDArray[Any]:
+    """Tensors would do, but TensorFlow assigns in place to what they show, and JAX gives it away to the next step."""
+    return np.array(ops.convert_to_numpy(variable))
 
 
 class AdamW(_FineTuning, keras.optimizers.Adam):

@@ -24,28 +24,21 @@ def linear(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Epochs(keras.utils.PyDataset):
-    """Batches of `linear`, in an order of each epoch's own."""
+    """Batches of `linear`, in the order of that epoch."""
 
-    def __init__(self, first: int = 0, scale: float = 1.0, rows: int = ROWS) -> None:
+    def __init__(self, epoch: int = 0, scale: float = 1.0) -> None:
         super().__init__()
-        self.inputs, self.classes = linear(rows)
+        self.epoch = epoch
+        self.inputs, self.classes = linear(ROWS)
         self.inputs *= np.float32(scale)
-        self.epoch = first - 1
-        self._shuffle(first)
+        self.order = np.random.default_rng([0, epoch]).permutation(ROWS)
 
     def __len__(self) -> int:
-        return len(self.classes) // BATCH
+        return ROWS // BATCH
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         rows = self.order[index * BATCH : (index + 1) * BATCH]
         return self.inputs[rows], self.classes[rows], np.ones(len(rows), np.float32)
-
-    def on_epoch_begin(self) -> None:
-        self.epoch += 1
-        self._shuffle(self.epoch)
-
-    def _shuffle(self, epoch: int) -> None:
-        self.order = np.random.default_rng([0, epoch]).permutation(len(self.classes))
 
 
 def network(*, hidden: int = 0, dropout: float = 0.0) -> keras.Model:

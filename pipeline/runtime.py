@@ -33,7 +33,7 @@ def quiet_imports() -> Iterator[None]:
     to the file descriptor, before it reads any setting.
     """
     prepare()
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _no_descriptor_2():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), no_descriptor_2():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
@@ -43,7 +43,8 @@ def quiet_imports() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_descriptor_2() -> Iterator[None]:
+def no_descriptor_2() -> Iterator[None]:
+    """Drop what libraries write to standard error past Python. Everything else that writes there is dropped too."""
     kept = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

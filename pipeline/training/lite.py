@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from numpy.typing import NDArray
 from pipeline import files, runtime
 from pipeline.errors import ModelError, SettingsError
 from pipeline.settings import Filter
-from pipeline.training import export, parity
+from pipeline.training import export, lite_labels, parity
 
 SIGNATURE = "serving_default"
-LABELS = "labels.txt"
 
 # Canny's hysteresis packs pixels into bits, and TensorFlow Lite has no and, or and left shift of bits. TensorFlow's own
 # kernels for them ("select ops") are in few of its interpreters; those of TensorFlow 2.21 and ai-edge-litert lack them.
@@ -39,16 +37,13 @@ def save(model: keras.Model, path: Path, examples: NDArray[np.uint8]) -> float:
     """Write `model` to `path` (.tflite), with float32 weights, and check it on real images, uint8 [N, S, S, 3].
 
     The signature `serving_default` takes `images`, uint8 [N, S, S, 3], and gives `probabilities`, float32
-    [N, classes]. N is 1 until the input is resized. The file is at the same time a ZIP archive with `labels.txt`, a
-    class a line in the order of the probabilities.
+    [N, classes]. N is 1 until the input is resized. The classes are named as `lite_labels` says.
 
     Returns the largest difference of a probability. Raises `ModelError` when the model cannot be converted or the
     file answers otherwise than it.
     """
     check([layer.name for layer in model.layers if layer.name in _IMPOSSIBLE])
-    files.write_bytes(path, _converted(model))
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(LABELS), "".join(f"{name}\n" for name in export.class_names(model)))
+    files.write_bytes(path, lite_labels.add(_converted(model), export.class_names(model)))
     return parity.check(path.name, model, answering(path), examples)
 
 

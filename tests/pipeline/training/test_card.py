@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.training import card
-from tests.pipeline.training.test_curves import FINETUNE, HEAD
+from tests.pipeline.training.phases import FINETUNE, HEAD
 
 HISTORY: dict[str, Any] = {
     "phases": [

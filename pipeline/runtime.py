@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def prepare() -> None:
+def prepare(*, backend: str | None = None) -> None:
     """Silence TensorFlow's startup chatter and let its GPU memory grow. Call before the first `import keras`.
 
-    What the user has set in the environment stays.
+    What the user has set in the environment stays, but for the backend of Keras, if one is given.
     """
+    if backend is not None:
+        os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # level 2 still reports CUDA plugins registered twice
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

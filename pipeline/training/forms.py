@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import ModelError
 from pipeline.settings import Filter
-from pipeline.training import export, lite, onnx
+from pipeline.training import conversion, export, lite, onnx
 
 KERAS = "model.keras"
 _Writer = Callable[[keras.Model, Path, NDArray[np.uint8]], float]
@@ -43,7 +48,30 @@ def write(model: keras.Model, folder: Path, forms: Sequence[str], examples: NDAr
     the model, or the model cannot be brought into a form.
     """
     differences = {KERAS: export.save(model, folder / KERAS, examples)}
-    for form in forms:
-        name, save = _WRITERS[form]
-        differences[name] = save(model, folder / name, examples)
-    return differences
+    if forms and keras.backend.backend() != "tensorflow":
+        return differences | _convert_elsewhere(folder, forms, examples, model.predict_on_batch(examples))
+    return differences | convert(model, folder, forms, examples)
+
+
+def convert(model: keras.Model, folder: Path, forms: Sequence[str], examples: NDArray[np.uint8]) -> dict[str, float]:
+    """As `write`, without model.keras. Takes Keras's TensorFlow backend."""
+    return {name: save(model, folder / name, examples) for name, save in map(_WRITERS.__getitem__, forms)}
+
+
+def _convert_elsewhere(
+    folder: Path, forms: Sequence[str], examples: NDArray[np.uint8], probabilities: NDArray[np.float32]
+) -> dict[str, float]:
+    """As `convert`, from model.keras, in a process of its own that runs the TensorFlow backend."""
+    answers = folder / conversion.ANSWERS
+    np.savez(answers, images=examples, probabilities=probabilities)
+    command = [sys.executable, "-m", conversion.__name__, str(folder), *forms]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    answers.unlink()
+    if done.returncode:
+        raise ModelError(
+            f"The process that converts the model ended with status {done.returncode}.", fix="see its output above"
+        )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "problem" in found:
+        raise ModelError(found["problem"], fix=found["fix"])
+    return found

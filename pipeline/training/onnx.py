@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def save(model: keras.Model, path: Path, examples: NDArray[np.uint8]) -> float:
     graph = _converted(model)
     _name(graph, export.class_names(model))
     files.write_bytes(path, graph.SerializeToString())
-    return parity.check(path.name, model, answering(path), examples)
+    return parity.check(path.name, model.predict_on_batch, answering(path), examples)
 
 
 def answering(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
@@ -67,7 +68,9 @@ def class_names(path: Path) -> tuple[str, ...]:
 def _converted(model: keras.Model) -> Any:
     """An `onnx.ModelProto`."""
     import onnx
+    import tf2onnx  # sets the level of its logger when it is imported
 
+    logging.getLogger(tf2onnx.__name__).setLevel(logging.WARNING)  # it tells how it optimises
     images = keras.InputSpec(shape=model.input_shape, dtype="uint8", name=INPUT)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*`np.object`", category=FutureWarning)  # Keras looks whether it is

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,31 +15,33 @@ from pipeline.errors import ModelError
 
 TOLERANCE = 1e-4  # largest difference of a probability between two forms of one model
 
+Model = Callable[[NDArray[np.uint8]], Any]  # images to answers
 
-def check(
-    form: str, trained: keras.Model, answer: Callable[[NDArray[np.uint8]], Any], images: NDArray[np.uint8]
-) -> float:
-    """Ask both about `images` and return the largest difference of a probability, 0 to `TOLERANCE`.
+_FIX = "train again; if it repeats, the installed Keras and TensorFlow do not belong together"
 
-    Args:
-        form: what the other one is, for the error.
-        answer: the other one.
-        images: real ones, at least one.
 
-    Raises `ModelError` when the answers differ by more, are not finite or of another shape.
+def check(form: str, trained: Model, other: Model, images: NDArray[np.uint8]) -> float:
+    """Ask both about `images`, real ones, and return the largest difference of a probability, 0 to `TOLERANCE`.
+
+    `form` is what the other one is, for the error.
+
+    Raises `ModelError` when the answers differ by more, are not finite or of another shape, and without images.
     """
     if not len(images):
         raise ModelError(f"{form}: expected images to compare the answers to, got none.", fix="add training images")
-    expected, received = np.asarray(trained.predict_on_batch(images)), np.asarray(answer(images))
+    expected, received = np.asarray(trained(images)), np.asarray(other(images))
     if received.shape != expected.shape:
         raise ModelError(
-            f"{form}: expected probabilities {list(expected.shape)}, got {list(received.shape)}.",
-            fix="train again; if it repeats, the installed Keras and TensorFlow do not belong together",
+            f"{form}: expected probabilities {list(expected.shape)}, got {list(received.shape)}.", fix=_FIX
         )
-    difference = float(np.max(np.abs(expected - received)))
-    if not difference <= TOLERANCE:  # also when it is no number
+    return within(form, float(np.max(np.abs(expected - received))))
+
+
+def within(form: str, difference: float) -> float:
+    """The difference, if it is at most `TOLERANCE`. Raises `ModelError` if it is larger or no number."""
+    if not difference <= TOLERANCE:
         raise ModelError(
             f"{form}: expected the trained model's probabilities within {TOLERANCE}, they differ by {difference:.2g}.",
-            fix="train again; if it repeats, the installed Keras and TensorFlow do not belong together",
+            fix=_FIX,
         )
     return difference

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 
 from pipeline.errors import ModelError, SettingsError
-from pipeline.training import forms, onnx, parity
+from pipeline.training import forms, lite, onnx, parity
 from tests.pipeline.training import tiny
 
 
@@ -34,3 +36,25 @@ def test_what_cannot_be_had_shows_before_training(monkeypatch: pytest.MonkeyPatc
     forms.check(["tflite"], [])
     with pytest.raises(ModelError, match="a_package_that_is_missing"):
         forms.check(["onnx"], [])
+
+
+def test_another_backend_has_tensorflow_convert_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = tiny.trained(1).whole, tiny.pictures(4)[0]
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+
+    differences = forms.write(model, tmp_path, ["tflite"], images)
+
+    assert {path.name for path in tmp_path.iterdir()} == differences.keys() == {"model.keras", "model.tflite"}
+    answers = lite.answering(tmp_path / "model.tflite")(images)
+    np.testing.assert_allclose(answers, model.predict_on_batch(images), atol=parity.TOLERANCE)
+
+
+def test_what_goes_wrong_there_is_told_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = tiny.trained(1).whole, tiny.pictures(4)[0]
+    honest = model.predict_on_batch(images)
+    answers = iter([honest, honest + 0.01])  # to model.keras here, and to what TensorFlow makes of it
+    monkeypatch.setattr(model, "predict_on_batch", lambda _: next(answers))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+
+    with pytest.raises(ModelError, match=r"model\.keras in TensorFlow: .*differ by 0\.01"):
+        forms.write(model, tmp_path, ["tflite"], images)

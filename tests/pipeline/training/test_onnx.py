@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import ModelError
 from pipeline.settings import Filter
-from pipeline.training import onnx
+from pipeline.training import onnx, parity
 from tests.pipeline.training import tiny
 
 
@@ -22,8 +22,8 @@ def test_a_file_takes_any_number_of_images_and_names_what_it_has(tmp_path: Path,
 
     expected = model.predict_on_batch(images)
     assert expected.std(axis=0).max() > 0.01
-    np.testing.assert_allclose(answer(images), expected, atol=1e-5)
-    np.testing.assert_allclose(answer(images[3:4]), expected[3:4], atol=1e-5)
+    np.testing.assert_allclose(answer(images), expected, atol=parity.TOLERANCE)
+    np.testing.assert_allclose(answer(images[3:4]), expected[3:4], atol=parity.TOLERANCE)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     described = [(side.name, side.shape, side.type) for side in session.get_inputs() + session.get_outputs()]
     assert described == [

@@ -22,7 +22,7 @@ def test_the_largest_difference_of_any_probability_is_returned(model: keras.Mode
     other[2, 1] -= 9e-5
     other[3, 0] += 3e-5
 
-    assert parity.check("other", model, lambda _: other, images) == pytest.approx(9e-5, abs=1e-7)
+    assert parity.check("other", model.predict_on_batch, lambda _: other, images) == pytest.approx(9e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,11 @@ def test_other_answers_are_refused(model: keras.Model, change: Any, problem: str
     images, _, _ = tiny.pictures(4)
 
     with pytest.raises(ModelError, match=f"other form: .*{problem}"):
-        parity.check("other form", model, lambda seen: change(model.predict_on_batch(seen)), images)
+        parity.check("other form", model.predict_on_batch, lambda seen: change(model.predict_on_batch(seen)), images)
 
 
 def test_no_images_prove_nothing(model: keras.Model) -> None:
     images, _, _ = tiny.pictures(0)
 
     with pytest.raises(ModelError, match="other form: expected images"):
-        parity.check("other form", model, model.predict_on_batch, images)
+        parity.check("other form", model.predict_on_batch, model.predict_on_batch, images)

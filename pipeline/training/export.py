@@ -53,7 +53,7 @@ def save(model: keras.Model, path: Path, examples: NDArray[np.uint8]) -> float:
     Returns the largest difference of a probability. Raises `ModelError` when the file answers otherwise than the model.
     """
     model.save(path)
-    return parity.check(path.name, model.predict_on_batch, load(path).predict_on_batch, examples)
+    return parity.check(path.name, parity.answering(model), load(path).predict_on_batch, examples)
 
 
 def save_serving(model: keras.Model, folder: Path, examples: NDArray[np.uint8]) -> float:
@@ -98,6 +98,6 @@ def save_serving(model: keras.Model, folder: Path, examples: NDArray[np.uint8]) 
         return served["encoded"](encoded=tf.constant(files))["probabilities"]
 
     return max(
-        parity.check(f"{folder.name}, signature serving_default", model.predict_on_batch, by_image, examples),
-        parity.check(f"{folder.name}, signature encoded", model.predict_on_batch, by_file, examples),
+        parity.check(f"{folder.name}, signature serving_default", parity.answering(model), by_image, examples),
+        parity.check(f"{folder.name}, signature encoded", parity.answering(model), by_file, examples),
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
 from pipeline.settings import Filter
-from pipeline.training import conversion, export, lite, onnx
+from pipeline.training import conversion, export, lite, onnx, parity
 
 KERAS = "model.keras"
 _Writer = Callable[[keras.Model, Path, NDArray[np.uint8]], float]
@@ -49,7 +49,9 @@ def write(model: keras.Model, folder: Path, forms: Sequence[str], examples: NDAr
     """
     differences = {KERAS: export.save(model, folder / KERAS, examples)}
     if forms and keras.backend.backend() != "tensorflow":
-        return differences | _convert_elsewhere(folder, forms, examples, model.predict_on_batch(examples))
+        with parity.float32():
+            answers = parity.answering(model)(examples)
+        return differences | _convert_elsewhere(folder, forms, examples, answers)
     return differences | convert(model, folder, forms, examples)
 
 

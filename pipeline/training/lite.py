@@ -44,7 +44,7 @@ def save(model: keras.Model, path: Path, examples: NDArray[np.uint8]) -> float:
     """
     check([layer.name for layer in model.layers if layer.name in _IMPOSSIBLE])
     files.write_bytes(path, lite_labels.add(_converted(model), export.class_names(model)))
-    return parity.check(path.name, model.predict_on_batch, answering(path), examples)
+    return parity.check(path.name, parity.answering(model), answering(path), examples)
 
 
 def answering(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

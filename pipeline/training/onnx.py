@@ -46,7 +46,7 @@ def save(model: keras.Model, path: Path, examples: NDArray[np.uint8]) -> float:
     graph = _converted(model)
     _name(graph, export.class_names(model))
     files.write_bytes(path, graph.SerializeToString())
-    return parity.check(path.name, model.predict_on_batch, answering(path), examples)
+    return parity.check(path.name, parity.answering(model), answering(path), examples)
 
 
 def answering(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipeline.errors import ModelError
 from pipeline.training import parity
@@ -48,3 +49,19 @@ def test_no_images_prove_nothing(model: keras.Model) -> None:
 
     with pytest.raises(ModelError, match="other form: expected images"):
         parity.check("other form", model.predict_on_batch, model.predict_on_batch, images)
+
+
+def test_answers_are_compared_in_full_precision(model: keras.Model) -> None:
+    images, _, _ = tiny.pictures(1)
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    assert enabled()  # as on a GPU, where multiplying then loses 13 bits
+    seen = []
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        seen.append(enabled())
+        return model.predict_on_batch(images)
+
+    parity.check("other form", answer, answer, images)
+
+    assert seen == [False, False]
+    assert enabled()

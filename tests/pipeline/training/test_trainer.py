@@ -142,7 +142,7 @@ def test_the_final_part_is_trained_recorded_and_exported(root: Path) -> None:
     assert np.mean(answers.argmax(axis=1) == [image["class"] for image in found]) >= 8 / 9
     assert export.class_names(model) == workspace.CLASSES
     served = tf.saved_model.load(str(models / "saved_model"))
-    assert set(served.signatures) == {"serving_default", "encoded"}
+    assert set(served.signatures) == {"serving_default", "encoded", "classes"}
     assert list((root / "final/logs").rglob("events.out.tfevents*"))
 
 

@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 _CLUSTER = '{"cluster": {"worker": ["host-0:12345", "host-1:12345"]}, "task": {"type": "worker", "index": 0}}'
 
 
+_CHUNK = 64 << 20  # bytes in one message
+
+
 @dataclass(frozen=True)
 class Devices:
     """`names`: what this process computes on. `number`, `count`: of this process among the workers. `replicas`: of
@@ -101,13 +104,13 @@ class Devices:
     def connect(self, model: keras.Model) -> list[keras.callbacks.Callback]:
         """Let a compiled `model` learn together with the other replicas. Returns callbacks that `fit` gets *first*.
 
-        Call it after `compile` and after a checkpoint is loaded, before `fit`, once per compilation. Workers begin
-        with the chief's weights and optimizer state. They must call `fit` with as many steps and epochs each; curves,
-        and with them early stopping, are then the same everywhere.
+        Call it inside `scope`, after `compile` and after a checkpoint is loaded, before the model takes its first step,
+        once per compilation. Workers begin with the chief's weights and optimizer state. They must take as many steps
+        and epochs each; curves, and with them early stopping, are then the same everywhere.
         """
         if self.kind == "workers":
             model.optimizer.build(model.trainable_variables)
-            _average_gradients(model.optimizer, self._mean)
+            _average_gradients(model.optimizer, functools.partial(_reduce, self.strategy, "MEAN"))
             variables = [*model.variables, *model.optimizer.variables]
             for variable, value in zip(variables, self.first(variables), strict=True):
                 variable.assign(value)
@@ -131,6 +134,29 @@ class Devices:
         wide = [array if array.dtype.kind == "f" else array.astype(np.int64) for array in arrays]
         sums = self.sum([array if self.chief else np.zeros_like(array) for array in wide])
         return [found.astype(array.dtype) for found, array in zip(sums, arrays, strict=True)]
+
+    def hand_out(self, *paths: Path) -> None:
+        """Give all workers the chief's files of these names, so that they go on from one checkpoint; what the chief
+        does not have is removed. A collective operation."""
+        if self.kind != "workers":
+            return
+        for path in paths:
+            here = path.read_bytes() if self.chief and path.is_file() else None
+            size = int(self.first([np.int64(-1 if here is None else len(here))])[0])
+            if size < 0:
+                path.unlink(missing_ok=True)
+                continue
+            parts = [self._chunk(here, start, min(_CHUNK, size - start)) for start in range(0, size, _CHUNK)]
+            if not self.chief:
+                with files.replacing(path) as temporary:
+                    temporary.write_bytes(b"".join(parts))
+
+    def _chunk(self, here: bytes | None, start: int, length: int) -> bytes:
+        # As int64: neither NCCL nor TensorFlow's reductions take bytes.
+        words = np.zeros(-(-length // 8) * 8, np.uint8)
+        if here is not None:
+            words[:length] = np.frombuffer(here, np.uint8, length, start)
+        return self.sum([words.view(np.int64)])[0].tobytes()[:length]
 
     @contextlib.contextmanager
     def directory(self, target: Path) -> Iterator[Path]:
@@ -164,29 +190,8 @@ class Devices:
     def _eagerly(self, values: Sequence[Any], operation: str) -> list[NDArray[Any]]:
         if self.kind != "workers":
             return [np.asarray(value) for value in values]
-        import tensorflow as tf
-
-        reduce = tf.function(functools.partial(self._reduce, operation=operation), autograph=False)
-        return [found.numpy() for found in reduce([tf.convert_to_tensor(value) for value in values])]
-
-    def _mean(self, tensors: Sequence[Any]) -> list[Any]:
-        return self._reduce(tensors, operation="MEAN")
-
-    def _reduce(self, tensors: Sequence[Any], operation: str) -> list[Any]:
-        import tensorflow as tf
-
-        def together(*local: Any) -> Any:
-            # `identity` puts them on a device of the strategy; without one there is nowhere to reduce to.
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp[operation], [tf.identity(tensor) for tensor in local])
-
-        reduced = list(tensors)
-        for dtype in {tensor.dtype for tensor in tensors}:  # they are packed into one message, which has one dtype
-            alike = [number for number, tensor in enumerate(tensors) if tensor.dtype == dtype]
-            found = self.strategy.run(together, args=tuple(tensors[number] for number in alike))
-            for number, tensor in zip(alike, found, strict=True):
-                reduced[number] = tensor
-        return reduced
+        reduced = _reducer(self.strategy, operation)([keras.ops.convert_to_tensor(value) for value in values])
+        return [tensor.numpy() for tensor in reduced]
 
 
 def current() -> Devices:
@@ -259,6 +264,31 @@ def _place_in_cluster() -> tuple[int, int] | None:
             fix=f"unset it, or set it like {_CLUSTER}",
         ) from None
     return (index + (chiefs if task == "worker" else 0), count) if count > 1 else None
+
+
+@functools.cache
+def _reducer(strategy: Any, operation: str) -> Any:
+    import tensorflow as tf
+
+    return tf.function(functools.partial(_reduce, strategy, operation), autograph=False)
+
+
+def _reduce(strategy: Any, operation: str, tensors: Sequence[Any]) -> list[Any]:
+    """Reduce tensors of TensorFlow's over the workers, within a graph."""
+    import tensorflow as tf
+
+    def together(*local: Any) -> Any:
+        # `identity` puts them on a device of the strategy; without one there is nowhere to reduce to.
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp[operation], [tf.identity(tensor) for tensor in local])
+
+    reduced = list(tensors)
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # packed into one message, which has one dtype
+        alike = [number for number, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        found = strategy.run(together, args=tuple(tensors[number] for number in alike))
+        for number, tensor in zip(alike, found, strict=True):
+            reduced[number] = tensor
+    return reduced
 
 
 def _average_gradients(optimizer: keras.Optimizer, mean: Any) -> None:

@@ -115,6 +115,21 @@ def fit(devices: Devices, way: str) -> dict[str, Any]:
     return {"curves": history, "weights": [weights.tolist() for weights in model.get_weights()]}
 
 
+def hand_out(devices: Devices, output: Path) -> list[bool]:
+    """Whether the chief's file came, in several messages, and a file that the chief has not is gone."""
+    devices_module._CHUNK = 1000
+    folder = output.with_suffix("")
+    folder.mkdir()
+    known, unknown = folder / "known", folder / "unknown"
+    content = bytes(range(256)) * 10 + b"end"
+    if devices.chief:
+        known.write_bytes(content)
+    else:
+        unknown.touch()
+    devices.hand_out(known, unknown)
+    return [known.read_bytes() == content, not unknown.exists()]
+
+
 def on_two(output: Path, ways: list[str]) -> None:
     if keras.backend.backend() == "tensorflow" and output.name == "replicas.json":
         import tensorflow as tf
@@ -125,10 +140,11 @@ def on_two(output: Path, ways: list[str]) -> None:
     devices = devices_module.current()
     with devices.watched():
         found = {way: fit(devices, way) for way in ways}
+        handed = hand_out(devices, output)
         agreed = [float(value) for value in devices.first([np.float32(devices.number), np.int64(2**40)])]
         with devices.directory(output.parent / "written") as folder:
             (folder / "by.txt").write_text(str(devices.number))
-    output.write_text(json.dumps(found | {"described": devices.describe(), "agreed": agreed}))
+    output.write_text(json.dumps(found | {"described": devices.describe(), "agreed": agreed, "handed": handed}))
 
 
 def forever(output: Path) -> None:

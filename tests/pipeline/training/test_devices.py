@@ -109,7 +109,8 @@ def test_two_workers_and_two_replicas_learn_what_one_process_learns(
         "replicas": 2,
     }
     assert first["agreed"] == second["agreed"] == [0.0, float(2**40)]
-    assert (tmp_path / "written/by.txt").read_text() in {"0"}
+    assert first["handed"] == second["handed"] == [True, True]
+    assert (tmp_path / "written/by.txt").read_text() == "0"
 
 
 def test_a_worker_that_loses_another_ends_so_that_a_retry_helps(

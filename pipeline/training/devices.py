@@ -49,7 +49,7 @@ class Devices:
     number: int = 0
     count: int = 1
     replicas: int = 1
-    strategy: Any = None  # of TensorFlow or Keras
+    strategy: Any = None  # of TensorFlow
 
     @property
     def chief(self) -> bool:
@@ -70,7 +70,7 @@ class Devices:
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """Models, optimizers and metrics are made, compiled and read from files inside."""
-        if self.kind in ("mirrored", "data_parallel"):
+        if self.kind == "mirrored":
             with self.strategy.scope():
                 yield
         else:
@@ -87,18 +87,23 @@ class Devices:
         """Images of a global batch that this worker reads: the batch size for `records.batches` and Keras."""
         return batch_size // self.count
 
+    def even(self, count: int) -> int:
+        """How many of so many images the model can be measured on. JAX only takes batches that can be dealt out evenly,
+        the last one too, so up to `replicas` - 1 images are left out of those that early stopping goes by."""
+        return count // self.replicas * self.replicas if self.kind == "data_parallel" else count
+
     def feed(self, data: Any) -> Any:
         """This worker's rows of `data`: of every global batch of a `PyDataset`, or of a tuple of arrays.
 
-        A tf.data pipeline is not cut here, since it had then read everything: give it `worker` and `share`.
+        A tf.data pipeline is not cut here, since it had then read everything: give it `worker` and `share`, or `even`.
         """
-        if self.kind != "workers":
-            return data
-        if isinstance(data, keras.utils.PyDataset):
-            return _Part(data, self.number, self.count)
         if isinstance(data, tuple):
+            count = self.even(len(data[0]))
             # With fewer rows than workers all take all of them, and the sums stay in proportion.
-            return tuple(_part(rows, self.number, self.count) if len(rows) >= self.count else rows for rows in data)
+            part = slice(self.number, count, self.count) if count >= self.count else slice(0, count)
+            return tuple(rows[part] for rows in data)
+        if isinstance(data, keras.utils.PyDataset):
+            return _Part(data, self.number, self.count) if self.kind == "workers" else data
         raise TypeError(f"expected a PyDataset or a tuple of arrays, received {type(data).__name__}")
 
     def connect(self, model: keras.Model) -> list[keras.callbacks.Callback]:
@@ -209,7 +214,10 @@ def _with_jax() -> Devices:
     devices = keras.distribution.list_devices()
     if len(devices) == 1:
         return Devices(tuple(devices))
-    return Devices(tuple(devices), "data_parallel", replicas=len(devices), strategy=_Parallel(devices=devices))
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=devices)
+    )  # Keras asks for it when a model learns, too
+    return Devices(tuple(devices), "data_parallel", replicas=len(devices))
 
 
 def _with_tensorflow() -> Devices:
@@ -391,23 +399,10 @@ class _Part(keras.utils.PyDataset):
         return len(self.whole)
 
     def __getitem__(self, index: int) -> Any:
-        return keras.tree.map_structure(lambda rows: _part(rows, self.number, self.count), self.whole[index])
+        return keras.tree.map_structure(lambda rows: rows[self.number :: self.count], self.whole[index])
 
     def on_epoch_begin(self) -> None:
         self.whole.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
         self.whole.on_epoch_end()
-
-
-def _part(rows: Any, number: int, count: int) -> Any:
-    return rows[number::count]
-
-
-class _Parallel(keras.distribution.DataParallel):
-    """Computes a batch that cannot be dealt out evenly, the last of an epoch, on every device: JAX refuses it."""
-
-    def get_data_layout(self, data_shape: Any) -> Any:
-        if data_shape[0] % self.num_model_replicas == 0:
-            return super().get_data_layout(data_shape)
-        return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)

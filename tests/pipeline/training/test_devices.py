@@ -144,7 +144,7 @@ def test_two_devices_of_jax_learn_what_one_learns(tmp_path: Path, start: Callabl
     assert both["described"]["strategy"] == "data_parallel"
     for way in ways:
         np.testing.assert_allclose(weights(both, way), weights(alone, way), atol=1e-5, err_msg=way)
-        np.testing.assert_allclose(both[way]["curves"]["val_loss"], alone[way]["curves"]["val_loss"], atol=1e-5)
+        np.testing.assert_allclose(both[way]["curves"]["loss"], alone[way]["curves"]["loss"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -246,12 +246,19 @@ def test_workers_share_arrays_out_unless_there_are_too_few() -> None:
     assert [rows.tolist() for rows in second.feed((np.arange(2), np.arange(2)))] == [[0, 1], [0, 1]]
 
 
+def test_jax_measures_on_what_it_can_deal_out_evenly() -> None:
+    four = Devices(("gpu:0",), "data_parallel", replicas=4)
+
+    assert [rows.tolist() for rows in four.feed((np.arange(7), np.arange(7)))] == [[0, 1, 2, 3]] * 2
+    assert (four.even(8), four.even(3)) == (8, 0)
+
+
 def test_alone_all_is_as_it_would_be_without(tmp_path: Path) -> None:
     alone = Devices(("CPU:0",))
     whole, arrays = Counted(), (np.arange(3), np.arange(3))
 
     assert alone.feed(whole) is whole
-    assert alone.feed(arrays) is arrays
+    assert [rows.tolist() for rows in alone.feed(arrays)] == [[0, 1, 2], [0, 1, 2]]
     assert alone.mean([2.5])[0] == 2.5
     assert alone.first([np.arange(3)])[0].tolist() == [0, 1, 2]
     with alone.scope(), alone.watched(), alone.directory(tmp_path / "written") as folder:

@@ -5,16 +5,18 @@ Input: RGB, 0-255, [N, H, W, 3], of any number type. Output: float32 of the same
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 from keras import ops
 
-ScalingMode = Literal["tf", "caffe", "torch", "lite", "none"]
+ScalingMode = Literal["tf", "caffe", "torch", "lite", "signed", "none"]
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, 0-1
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)  # BGR, 0-255
+
+MODES: tuple[ScalingMode, ...] = get_args(ScalingMode)
 
 # mode: (reverse the channels, mean, std), on 0-255.
 _AFFINE: dict[str, tuple[bool, tuple[float, ...], tuple[float, ...]]] = {
@@ -22,6 +24,7 @@ _AFFINE: dict[str, tuple[bool, tuple[float, ...], tuple[float, ...]]] = {
     "caffe": (True, _CAFFE_MEAN, (1.0,) * 3),
     "torch": (False, tuple(255 * value for value in _IMAGENET_MEAN), tuple(255 * value for value in _IMAGENET_STD)),
     "lite": (False, (127.0,) * 3, (128.0,) * 3),
+    "signed": (False, (128.0,) * 3, (128.0,) * 3),
     "none": (False, (0.0,) * 3, (1.0,) * 3),
 }
 
@@ -31,7 +34,7 @@ class InputScaling(keras.layers.Layer):
     """(x - mean) / std per channel, with the channels reversed first in mode `caffe`.
 
     `tf`: x / 127.5 - 1. `caffe`: BGR minus ImageNet's mean. `torch`: (x / 255 - mean) / std of ImageNet.
-    `lite`: (x - 127) / 128. `none`: x as float (the backbone scales itself).
+    `lite`: (x - 127) / 128. `signed`: x / 128 - 1. `none`: x as float (the backbone scales itself).
     """
 
     def __init__(self, mode: ScalingMode, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """`keras.applications` as backbones: one row each in the table below.
 
-What these models do to their inputs is left to `InputScaling`, so layers in them that scale are not built or cut off.
+What these models do to their inputs is left to `InputScaling`, so layers in them that scale are not built, or taken out.
 Weights are those of Keras without the classifier; digests are Keras's own, but for MobileNet and MobileNetV2, of
 which it has none: theirs are those that an independent collection publishes, whose other digests are Keras's.
 """
@@ -42,17 +42,17 @@ def _entry(
     file: str,
     digest: str,
     *,
-    first: str | None = None,
+    always_scales: bool = False,
     **options: bool,
 ) -> Backbone:
-    """`sizes`: native and smallest. `first`: the layer that the backbone begins with, if not with the input."""
-    build = _builder(name, constructor, file, digest, first, options)
+    """`sizes`: native and smallest. `always_scales`: whether Keras has no option to leave its own scaling out."""
+    build = _builder(name, constructor, file, digest, always_scales, options)
     native, minimum = sizes
     return Backbone(name, build, scaling, native, minimum, block_ends, imagenet=digest, download=file)
 
 
 def _builder(
-    name: str, constructor: str, file: str, digest: str, first: str | None, options: dict[str, bool]
+    name: str, constructor: str, file: str, digest: str, always_scales: bool, options: dict[str, bool]
 ) -> Builder:
     def build(size: int, *, pretrained: bool) -> keras.Model:
         import keras
@@ -61,8 +61,8 @@ def _builder(
 
         make: Callable[..., keras.Model] = getattr(keras.applications, constructor)
         model = make(weights=None, include_top=False, input_shape=(size, size, 3), **options)
-        if first is not None:
-            model = keras.Model(model.get_layer(first).input, model.output)
+        if always_scales:
+            model = keras.models.clone_model(model, clone_function=_unscaled)
         layer_names.settle(model)
         model.name = name
         if pretrained:
@@ -70,6 +70,15 @@ def _builder(
         return model
 
     return build
+
+
+def _unscaled(layer: keras.Layer) -> keras.Layer:
+    """A new layer like this one, that does nothing if this one scales."""
+    import keras
+
+    if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
+        return keras.layers.Identity()
+    return type(layer).from_config(layer.get_config())
 
 
 def _resnets() -> list[Backbone]:
@@ -126,7 +135,7 @@ def _inceptions() -> list[Backbone]:
 
 
 def _efficientnets() -> list[Backbone]:
-    """The first generation always scales, so that part is cut off; B0 to B3 of the second scale alike, S to L not."""
+    """The first generation always scales, so that is taken out; B0 to B3 of the second scale alike, S to L not."""
     first = (
         ("b0", 224, 1.0, "50bc09e76180e00e4465e1a485ddc09d"),
         ("b1", 240, 1.1, "74c4e6b3e1f6a1eea24c589628592432"),
@@ -155,7 +164,7 @@ def _efficientnets() -> list[Backbone]:
             block_names.efficientnet(depth),
             f"../../keras-applications/efficientnet{size}_notop.h5",
             digest,
-            first="stem_conv_pad",
+            always_scales=True,
         )
         for size, native, depth, digest in first
     ] + [

@@ -55,3 +55,20 @@ class InputScaling(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable(package="refit")
+class PixelModel(keras.Model):
+    """A model of images that takes uint8 and nothing else.
+
+    Keras casts what it is given to the type of the model's input: of floats in 0-1 only black images would be left,
+    and it says nothing. Raises `TypeError` instead.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        received = keras.backend.standardize_dtype(inputs.dtype) if hasattr(inputs, "dtype") else type(inputs).__name__
+        if received != "uint8":
+            raise TypeError(
+                f"Expected images as uint8 in 0-255, got {received}; give pixels as they are, scaling is inside."
+            )
+        return super().call(inputs, training=training, mask=mask)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline import settings
-from pipeline.backbones import registry
+from pipeline.backbones import applications, registry
+from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.scaling import InputScaling
 from pipeline.errors import ModelError, SettingsError
 
@@ -19,7 +22,6 @@ BUILT = (
     "efficientnet_b1",
     "efficientnet_lite0",
     "efficientnet_v2_b0",
-    "efficientnet_v2_s",
     "inception_resnet_v2",
     "inception_v1",
     "inception_v3",
@@ -98,25 +100,33 @@ def test_two_builds_name_their_layers_alike() -> None:
 
 
 @pytest.mark.parametrize("entry", applications.entries(), ids=lambda entry: entry.name)
-def test_sizes_and_digests_are_those_of_keras(entry: Backbone) -> None:
-    """MobileNet and MobileNetV2 have no digest in Keras."""
-    module = inspect.getmodule(getattr(keras.applications, CONSTRUCTORS[entry.name]))
-    sources = inspect.getsource(module) + inspect.getsource(resnet)
+def test_digests_and_smallest_sizes_are_those_of_keras(entry: Backbone) -> None:
+    folder = Path(inspect.getfile(keras.applications.ResNet50)).parent
+    sources = "".join(path.read_text() for path in folder.glob("*.py"))
 
+    # Keras has none for these two.
     assert entry.imagenet in sources or entry.name in {"mobilenet", "mobilenet_v2"}
-    assert re.fullmatch("[0-9a-f]{32}|[0-9a-f]{64}", entry.imagenet)
-    assert entry.minimum_size == int(re.search(r"min_size=(\d+)", sources)[1])
+    assert re.fullmatch("[0-9a-f]{32}|[0-9a-f]{64}", str(entry.imagenet))
+    with pytest.raises(ValueError, match=rf"at least {entry.minimum_size}x{entry.minimum_size}"):
+        entry.build(entry.minimum_size - 1, pretrained=False)
 
 
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("mobilenet_v2", keras.applications.mobilenet_v2),
-        ("inception_v3", keras.applications.inception_v3),
+        ("densenet121", keras.applications.densenet),
         ("inception_resnet_v2", keras.applications.inception_resnet_v2),
-        ("resnet50", keras.applications.resnet50),
+        ("inception_v3", keras.applications.inception_v3),
+        ("mobilenet", keras.applications.mobilenet),
+        ("mobilenet_v2", keras.applications.mobilenet_v2),
+        ("nasnet_large", keras.applications.nasnet),
+        ("resnet50", keras.applications.resnet),
+        ("resnet152v2", keras.applications.resnet_v2),
+        ("vgg16", keras.applications.vgg16),
+        ("vgg19", keras.applications.vgg19),
+        ("xception", keras.applications.xception),
     ],
-    ids=["mobilenet_v2", "inception_v3", "inception_resnet_v2", "resnet50"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_scaling_is_that_of_keras(name: str, module: object) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (2, 4, 4, 3), np.uint8)
@@ -151,12 +161,32 @@ def test_the_scaling_is_that_of_models_that_scale_themselves(name: str, construc
 
 
 @pytest.mark.parametrize(
+    ("names", "constructor"),
+    [
+        (["efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l"], keras.applications.EfficientNetV2S),
+        (["mobilenet_v3_small", "mobilenet_v3_large"], keras.applications.MobileNetV3Small),
+    ],
+    ids=["efficientnet_v2", "mobilenet_v3"],
+)
+def test_the_scaling_is_that_of_models_that_rescale_only(names: list[str], constructor: object) -> None:
+    theirs = constructor(weights=None, include_top=False, input_shape=(32, 32, 3), include_preprocessing=True)
+    (rescaling,) = (layer for layer in theirs.layers if isinstance(layer, keras.layers.Rescaling))
+    pixels = np.random.default_rng(5).integers(0, 256, (1, 4, 4, 3), np.uint8)
+
+    for name in names:
+        scaled = InputScaling(registry.get(name).scaling)(pixels)
+        np.testing.assert_allclose(scaled, rescaling(pixels.astype(np.float32)), atol=1e-6)
+    if names[0] not in BUILT:
+        assert set(registry.get(names[0]).block_ends) <= flowing_through(theirs)
+
+
+@pytest.mark.parametrize(
     ("name", "guess"), [("resnet_50", "did you mean resnet50"), ("zzz", "got 'zzz'")], ids=["close", "far"]
 )
 def test_an_unknown_backbone_is_answered_with_the_known_ones(name: str, guess: str) -> None:
     with pytest.raises(SettingsError, match=guess) as caught:
         registry.get(name)
-    for known in NAMES:
+    for known in BLOCKS:
         assert known in caught.value.problem
 
 

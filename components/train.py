@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,12 +27,16 @@ def main() -> None:
         trainer.train(
             part,
             settings,
+            trainer.Places(
+                shards=Path("data/shards"),
+                warm_start=Path("warm_start.json"),
+                models=models,
+                logs=logs,
+                curves=Path("plots/curves", f"{part}.csv"),
+                checkpoints=Path("checkpoints", part),
+            ),
             assignment=pq.read_table("data/assignment.parquet"),
-            shards=Path("data/shards"),
-            warm_start=Path("warm_start.json"),
-            models=models,
-            logs=logs,
-            checkpoints=Path("checkpoints", part),
+            environment=os.environ,
         )
 
 

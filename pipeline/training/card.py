@@ -39,21 +39,14 @@ def write(
     history: Mapping[str, Any],
     *,
     name: str,
-    backbone: str,
-    weights: str,
-    input_size: int,
-    filters: Sequence[str],
     images: Mapping[str, Mapping[str, int]],
-    parity: Mapping[str, float],
 ) -> None:
     """Write card.md.
 
     Args:
-        history: what history.json holds. Phases may have `unfrozen` and `learning_rate`, a list with a number an epoch.
-        name: of the model, or of the fold.
-        weights: what training started from, with a digest if there is one.
+        history: what history.json holds.
+        name: of the model.
         images: split, `train` and `val`, to label to images, augmented copies excepted.
-        parity: file to the largest difference of a probability from the model that was trained.
     """
     files.write_text(
         target,
@@ -62,7 +55,7 @@ def write(
                 f"# Model card: {_text(name)}",
                 "A stub that Refit wrote after training. **To do** marks what a person must fill in.",
                 "## Model",
-                _model(history, backbone, weights, input_size, filters),
+                _model(history),
                 "## Classes",
                 _classes(history["classes"], images),
                 "## Training",
@@ -70,7 +63,7 @@ def write(
                 "## Validation",
                 _validation(history),
                 "## Files",
-                _table(["file", "largest difference of a probability"], ((k, f"{v:.1e}") for k, v in parity.items())),
+                _files(history["parity"]),
                 "## To train it again",
                 _environment(history["environment"]),
                 *(f"## {title}\n\n**To do:** {question}" for title, question in _ASKED),
@@ -80,14 +73,15 @@ def write(
     )
 
 
-def _model(history: Mapping[str, Any], backbone: str, weights: str, input_size: int, filters: Sequence[str]) -> str:
+def _model(history: Mapping[str, Any]) -> str:
+    backbone, weights, size = history["backbone"], history["weights"], history["input_size"]
     known = licence(backbone, weights)
     rows = [
         ("backbone", backbone),
         ("started from", weights),
         ("licence of these weights", known or ("**To do:** look it up" if weights != "none" else "none apply")),
-        ("input", f"uint8 [N, {input_size}, {input_size}, 3], RGB, 0-255; scaling is part of the model"),
-        ("filters in front of it", ", ".join(filters) or "none"),
+        ("input", f"uint8 [N, {size}, {size}, 3], RGB, 0-255; scaling is part of the model"),
+        ("filters in front of it", ", ".join(history["filters"]) or "none"),
         ("output", f"probabilities, float32 [N, {len(history['classes'])}]"),
     ]
     return _table(["", ""], rows)
@@ -123,6 +117,11 @@ def _validation(history: Mapping[str, Any]) -> str:
         f"{_text(kept['name'])}. That epoch was chosen by these images, so they flatter the model: what it is worth is "
         "measured on folds and held-out images (metrics/evaluate.json; card.json once it is promoted)."
     )
+
+
+def _files(parity: Mapping[str, float]) -> str:
+    rows = [(name, f"{difference:.1e}") for name, difference in parity.items()]
+    return _table(["file", "largest difference of a probability from the trained model"], rows)
 
 
 def _environment(environment: Mapping[str, Any]) -> str:

@@ -27,6 +27,15 @@ class PartImages:
     size: int
     encoding: str
 
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images of `train` and `val` by label."""
+        parts = {"train": self.roles.train, "val": self.roles.val}
+        return {
+            split: {label: list(keep.values()).count(number) for number, label in enumerate(self.index.classes)}
+            for split, keep in parts.items()
+        }
+
     def of_view(self, view: int, keep: Mapping[str, int], alteration: Alteration, split: str) -> tf.data.Dataset:
         """One pass over images of a split."""
         return records.dataset(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -15,9 +17,12 @@ from pipeline.backbones import registry
 from pipeline.dataset import records
 from pipeline.dataset.shard_index import load_index
 from pipeline.settings import FINAL, Settings, Train, refit_home
+from pipeline.training import card, curves, forms, histories, phases, recipes, roles
 from pipeline.training import classifier as assembly
-from pipeline.training import export, histories, phases, recipes, roles
+from pipeline.training import environment as environments
+from pipeline.training import precision as precisions
 from pipeline.training.checkpoints import Checkpoint
+from pipeline.training.classifier import Classifier
 from pipeline.training.feature_cache import Cache
 from pipeline.training.frozen import Frozen
 from pipeline.training.part_images import PartImages
@@ -27,69 +32,99 @@ logger = logging.getLogger(__name__)
 PARITY_IMAGES = 16
 
 
+@dataclass(frozen=True)
+class Places:
+    """Files and folders that one training reads and writes.
+
+    shards: folder of the shards' index.
+    warm_start: JSON with the live model's file, `model`, if that is what training starts from.
+    models: a folder that exists, for model.keras and its other forms, history.json and card.md.
+    logs: a folder that exists, for TensorBoard.
+    curves: CSV file.
+    checkpoints: a folder that this training alone uses, to go on from after an interruption; removed at the end.
+    """
+
+    shards: Path
+    warm_start: Path
+    models: Path
+    logs: Path
+    curves: Path
+    checkpoints: Path
+
+
 def train(
-    part: str,
-    settings: Settings,
-    *,
-    assignment: pa.Table,
-    shards: Path,
-    warm_start: Path,
-    models: Path,
-    logs: Path,
-    checkpoints: Path,
+    part: str, settings: Settings, places: Places, *, assignment: pa.Table, environment: Mapping[str, str]
 ) -> None:
-    """Train one part and write model.keras, history.json and, for `final`, saved_model/ into `models`.
+    """Train one part and write all that `places` names.
 
     Args:
-        part: `fold-0`, ... or `final`.
+        part: `fold-0`, ... or `final`, which alone is written in other forms than model.keras.
         assignment: data/assignment.parquet.
-        shards: folder of the shards' index.
-        warm_start: JSON with the live model's file, `model`, if that is what training starts from.
-        models, logs: folders that exist; TensorBoard's files go to `logs`.
-        checkpoints: folder that this training alone uses, to go on from after an interruption; removed at the end.
+        environment: variables of the process.
 
     Raises:
-        SettingsError: the backbone is unknown, or takes other sizes or has fewer blocks.
+        SettingsError: the backbone is unknown, or takes other sizes or has fewer blocks; a form cannot be had.
         DataError: a class has no training images, or the shards lack images of the assignment.
         ModelError: the weights cannot be had, training diverged, or the written model answers otherwise.
         TransientError: told to stop (SIGTERM).
     """
     chosen = settings.train
+    wanted = ("saved_model", *chosen.export) if part == FINAL else ()
+    forms.check(wanted, chosen.filters)
     keras.utils.set_random_seed(chosen.seed)
-    index = load_index(shards)
+    index = load_index(places.shards)
     entry = recipes.check(chosen)
     recipe = recipes.resolve(chosen)
     images = PartImages(
-        shards,
+        places.shards,
         index,
         roles.roles(assignment, part, len(index.classes)),
         chosen.input_size,
         f"{settings.shard.max_side} {settings.shard.quality}",
     )
-    weights = _weights(part, chosen, warm_start)
-    backbone = registry.build(entry, weights=weights, size=chosen.input_size)
-    model = assembly.build(
-        backbone, entry, classes=index.classes, head=chosen.head, hidden=recipe.hidden, filters=chosen.filters
-    )
-    cache = Cache(refit_home() / "cache/features", int(chosen.cache_gigabytes * 1e9))
-    frozen = Frozen(
-        model,
-        images,
-        cache,
-        batch_size=chosen.batch_size,
-        precision="float32",
-    )
-    checkpoint = Checkpoint(checkpoints, _identity(part, settings, assignment, weights))
     logger.info("%s: %d training and %d validation images", part, len(images.roles.train), len(images.roles.val))
-    with records.damage_named(shards, index):
-        trained = phases.run(model, frozen, recipe.phases, chosen, settings.augment, logs=logs, checkpoint=checkpoint)
+    weights = _weights(part, chosen, places.warm_start)
+    precision = precisions.policy(chosen.precision)
+
+    def build(weights: str, policy: str) -> Classifier:
+        keras.config.set_dtype_policy(policy)
+        try:
+            backbone = registry.build(entry, weights=weights, size=chosen.input_size)
+            return assembly.build(
+                backbone, entry, classes=index.classes, head=chosen.head, hidden=recipe.hidden, filters=chosen.filters
+            )
+        finally:
+            keras.config.set_dtype_policy("float32")
+
+    model = build(weights, precision)
+    cache = Cache(refit_home() / "cache/features", int(chosen.cache_gigabytes * 1e9))
+    frozen = Frozen(model, images, cache, batch_size=chosen.batch_size, precision=precision)
+    checkpoint = Checkpoint(places.checkpoints, _identity(part, settings, assignment, weights))
+    with records.damage_named(places.shards, index):
+        trained = phases.run(
+            model, frozen, recipe.phases, chosen, settings.augment, logs=places.logs, checkpoint=checkpoint
+        )
         examples = images.first(PARITY_IMAGES)
     cache.trim()
-    export.save(model.whole, models / "model.keras", examples)
-    if part == FINAL:
-        export.save_serving(model.whole, models / "saved_model", examples)
-    history = histories.history(chosen, recipe, trained, images)
-    files.write_json(models / "history.json", history)
+    whole = model.whole
+    if precision != "float32":  # files compute in float32: serving on CPUs is slow, and less exact, in another
+        whole = build(registry.NONE, "float32").whole
+        whole.set_weights(model.whole.get_weights())
+    parity = forms.write(whole, places.models, wanted, examples)
+    described = {
+        "environment": environments.describe(
+            seed=chosen.seed, precision=precision, deterministic=False, variables=environment
+        ),
+        "backbone": entry.name,
+        "weights": weights,
+        "input_size": chosen.input_size,
+        "filters": list(chosen.filters),
+        "parity": parity,
+    }
+    history = histories.history(chosen, recipe, trained, images, blocks=entry.blocks) | described
+    files.write_json(places.models / "history.json", history)
+    curves.write(places.curves, history["phases"])
+    card.write(places.models / "card.md", history, name=settings.promote.model, images=images.counts)
     checkpoint.clear()
     logger.info("%s: kept the weights of phase %s", part, history["kept_phase"])
 

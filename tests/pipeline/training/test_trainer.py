@@ -17,6 +17,7 @@ from pipeline.errors import DataError, ModelError
 from pipeline.settings import Filter, Settings
 from pipeline.training import export, fitted, trainer
 from pipeline.training.roles import roles
+from pipeline.training.trainer import Places
 from tests.pipeline.training import tiny, workspace
 
 PARAMS = settings.read_params(settings.code_root() / "params.yaml")
@@ -41,21 +42,18 @@ def quick(*overrides: str) -> Settings:
 
 
 def train(root: Path, part: str, chosen: Settings, name: str = "run") -> tuple[Path, dict[str, Any]]:
-    models, logs = root / name / "models", root / name / "logs"
-    models.mkdir(parents=True)
-    logs.mkdir()
-    table = files_table(root)
-    trainer.train(
-        part,
-        chosen,
-        assignment=table,
+    places = Places(
         shards=root / "data/shards",
         warm_start=root / "warm_start.json",
-        models=models,
-        logs=logs,
+        models=root / name / "models",
+        logs=root / name / "logs",
+        curves=root / name / "curves.csv",
         checkpoints=root / name / "checkpoints",
     )
-    return models, files.read_json(models / "history.json")
+    places.models.mkdir(parents=True)
+    places.logs.mkdir()
+    trainer.train(part, chosen, places, assignment=files_table(root), environment={})
+    return places.models, files.read_json(places.models / "history.json")
 
 
 def files_table(root: Path) -> pa.Table:
@@ -66,7 +64,7 @@ def files_table(root: Path) -> pa.Table:
 def registered() -> Iterator[None]:
     """The tiny backbone in the place of the real ones, which take minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_entries", lambda: (tiny.ENTRY,))
+        patch.setattr(registry, "entries", lambda: (tiny.ENTRY,))
         yield
 
 
@@ -213,7 +211,7 @@ def test_no_blocks_means_no_second_phase(root: Path) -> None:
 def test_a_filter_is_part_of_what_is_exported(root: Path, name: Filter) -> None:
     models, history = train(root, "final", quick(f"train.filters=[{name}]", *FROZEN), name)
 
-    assert history["environment"]["filters"] == [name]
+    assert history["filters"] == [name]
     images, _, _ = tiny.pictures(6, seed=3)
     model = export.load(models / "model.keras")
     assert name in [layer.name for layer in model.layers]

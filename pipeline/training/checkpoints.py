@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import struct
 import time
 import zipfile
 import zlib
@@ -31,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 FINISHED, RUNNING = "finished.npz", "running.npz"
 EVERY_SECONDS = 30.0
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+# What reading a damaged archive raises; RuntimeError where a flipped bit claims encryption or another compression.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError)
+_BROKEN_ARCHIVE = (*_DAMAGE, zipfile.BadZipFile, zlib.error, struct.error)
 
 Arrays = list[NDArray[Any]]
 
@@ -159,7 +162,7 @@ class Checkpoint:
             if described.pop("position") != len(self._done):
                 self.forget()  # its phase has been finished since
                 return None
-            lists = {part: _listed(arrays, part) for part in ("model", "optimizer", "best")}
+            lists: dict[str, Any] = {part: _listed(arrays, part) for part in ("model", "optimizer", "best")}
             described["range_test"] = _pairs(described["range_test"])
             return Running(**described, **lists)
         except _DAMAGE as error:
@@ -170,18 +173,19 @@ class Checkpoint:
         text = json.dumps({"identity": self.identity, **described}, allow_nan=False)
         arrays = {f"{part}/{i}": array for part, listed in lists.items() for i, array in enumerate(listed)}
         with files.replacing(self.folder / name) as temporary:
-            np.savez(temporary, json=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+            np.savez(temporary, json=np.frombuffer(text.encode(), np.uint8), **arrays)
 
     def _read(self, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
         """The description without the identity, and the arrays; None if there is nothing to use."""
         try:
-            with np.load(self.folder / name, allow_pickle=False) as archive:
+            # Opened here, because np.load leaves open what turns out to be no archive.
+            with (self.folder / name).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 arrays = {entry: archive[entry] for entry in archive.files}  # zip checks each one's CRC
             described = json.loads(arrays.pop("json").tobytes())
             identity = described.pop("identity")
         except FileNotFoundError:
             return None
-        except (*_DAMAGE, AttributeError) as error:
+        except _BROKEN_ARCHIVE as error:
             self._discard(name, f"is damaged ({error})")
             return None
         if identity != self.identity:

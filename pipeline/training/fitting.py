@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -108,15 +109,7 @@ def fit(
             check()
             return watch.fitted
     except (KeyboardInterrupt, Terminated) as error:
-        if checkpoint is not None:
-            checkpoint.flush()
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        place = f"epoch {watch.epochs + 1}" if watch is not None and checkpoint is not None else "its start"
-        raise TransientError(
-            f"Training was told to stop (SIGTERM) in phase {phase.name}.",
-            fix=f"run again, it continues at {place} of phase {phase.name}",
-        ) from error
+        stopped = error.with_traceback(None)
     except Exception as error:
         if not _out_of_memory(error):
             raise
@@ -127,6 +120,18 @@ def fit(
             f"Phase {phase.name}: the device's memory is too small for batches of {batch_size}.",
             fix="lower train.batch_size",
         ) from error
+    if checkpoint is not None:
+        checkpoint.flush()
+    # Out here nothing refers to the frames of Keras any more, nor to tf.data's thread that reads a PyDataset: left to
+    # the end of the process, it would wait for an interpreter that is gone, and the process for it.
+    gc.collect()
+    if isinstance(stopped, KeyboardInterrupt):
+        raise stopped
+    place = f"epoch {watch.epochs + 1}" if watch is not None and checkpoint is not None else "its start"
+    raise TransientError(
+        f"Training was told to stop (SIGTERM) in phase {phase.name}.",
+        fix=f"run again, it continues at {place} of phase {phase.name}",
+    )
 
 
 def _compile(

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.dataset import augment, presets, records, shard_index
 from pipeline.dataset.presets import Policy
 from pipeline.training import fitting, views
-from pipeline.training.fitting import Watch
+from pipeline.training.recipes import Phase
 from pipeline.training.views import Recipe
 
 SIZE = 16
@@ -40,18 +40,21 @@ def train(folder: Path, policy: Policy) -> None:
     inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
     model = views.altering(keras.Model(inputs, keras.layers.Dense(3)(means)), recipe)
-    phase = fitting.fit(
+    phase = Phase("finetune", epochs=8, patience=8, learning_rate=0.1, warmup=0.1, ema=0.5, clip_norm=10.0)
+    fitted = fitting.fit(
         model,
-        views.online(endless, np.ones(3, np.float32), recipe),
+        phase,
+        lambda epoch: views.online(endless, np.ones(3, np.float32), recipe),
         views.unaltered(records.dataset(folder, index, ids, size=SIZE, splits=("train",)), 24, recipe, batch_size=8),
-        keras.optimizers.Adam(0.1),
-        Watch("finetune", images=24, epochs=8, patience=8),
+        images=24,
+        steps=3,
         batch_size=8,
         label_smoothing=0.1,
+        rates={},
         logs=folder / "logs",
-        steps=3,
+        checkpoint=None,
     )
-    losses = phase.curves["val_loss"]
+    losses = fitted.curves["val_loss"]
     if not min(losses) < losses[0]:
         raise SystemExit(f"expected the loss to fall, it went {losses}")
 

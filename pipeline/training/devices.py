@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ class Devices:
         and epochs each; curves, and with them early stopping, are then the same everywhere.
         """
         if self.kind == "workers":
+            model.jit_compile = False  # XLA cannot compile what waits for other workers
             model.optimizer.build(model.trainable_variables)
             _average_gradients(model.optimizer, functools.partial(_reduce, self.strategy, "MEAN"))
             variables = [*model.variables, *model.optimizer.variables]
@@ -202,7 +204,7 @@ class Devices:
 def current() -> Devices:
     """All that is visible to this process, joined with others where `TF_CONFIG` names a cluster of workers.
 
-    In a cluster it waits for all workers to come. Raises `SettingsError` when `TF_CONFIG` is not as it should be, or
+    In a cluster it waits for all workers to come, and until they have, only SIGKILL ends it. Raises `SettingsError` when `TF_CONFIG` is not as it should be, or
     a worker sees more than one GPU.
     """
     found = _with_jax() if keras.backend.backend() == "jax" else _with_tensorflow()
@@ -226,7 +228,9 @@ def _with_tensorflow() -> Devices:
     if (place := _place_in_cluster()) is not None:
         number, count = place
         logger.info("worker %d of %d waits for the others", number, count)
+        handler = signal.getsignal(signal.SIGTERM)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow has taken it, to tell the others, and does not end by it
         if strategy.num_replicas_in_sync != count:
             raise SettingsError(
                 f"TF_CONFIG: expected one GPU per worker, worker {number} of {count} makes it"

@@ -204,8 +204,8 @@ class Devices:
 def current() -> Devices:
     """All that is visible to this process, joined with others where `TF_CONFIG` names a cluster of workers.
 
-    In a cluster it waits for all workers to come, and until they have, only SIGKILL ends it. Raises `SettingsError` when `TF_CONFIG` is not as it should be, or
-    a worker sees more than one GPU.
+    In a cluster it waits for all workers to come, and until they have, only SIGKILL ends it. Raises `SettingsError`
+    when `TF_CONFIG` is not as it should be, or a worker sees more than one GPU.
     """
     found = _with_jax() if keras.backend.backend() == "jax" else _with_tensorflow()
     logger.info("training on %s%s", ", ".join(found.names), f", {found.kind}" if found.kind != "alone" else "")

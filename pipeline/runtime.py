@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def prepare(*, backend: str | None = None) -> None:
-    """Silence TensorFlow's startup chatter and let its GPU memory grow. Call before the first `import keras`.
+    """Silence TensorFlow's startup chatter and let GPU memory grow. Call before the first `import keras`.
 
     What the user has set in the environment stays, but for the backend of Keras, if one is given.
     """
@@ -20,6 +20,9 @@ def prepare(*, backend: str | None = None) -> None:
         os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # level 2 still reports CUDA plugins registered twice
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault(
+        "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+    )  # JAX would take three quarters of the memory at once
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it reports each asset it writes, each function traced
     # google.api_core tells at every start when it will stop supporting this Python.

@@ -30,7 +30,7 @@ from pipeline.training.fitted import Fitted
 
 logger = logging.getLogger(__name__)
 
-FINISHED, RUNNING = "finished.npz", "running.npz"
+FILES = FINISHED, RUNNING = "finished.npz", "running.npz"
 EVERY_SECONDS = 30.0
 # What reading a damaged archive raises; RuntimeError where a flipped bit claims encryption or another compression.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError)

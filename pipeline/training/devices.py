@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -93,15 +94,15 @@ class Devices:
         return count // self.replicas * self.replicas if self.kind == "data_parallel" else count
 
     def feed(self, data: Any) -> Any:
-        """This worker's rows of `data`: of every global batch of a `PyDataset`, or of a tuple of arrays.
+        """This worker's rows of `data`: of every global batch of a `PyDataset`, or of a tuple of (dicts of) arrays.
 
         A tf.data pipeline is not cut here, since it had then read everything: give it `worker` and `share`, or `even`.
         """
         if isinstance(data, tuple):
-            count = self.even(len(data[0]))
+            count = self.even(len(keras.tree.flatten(data)[0]))
             # With fewer rows than workers all take all of them, and the sums stay in proportion.
             part = slice(self.number, count, self.count) if count >= self.count else slice(0, count)
-            return tuple(rows[part] for rows in data)
+            return keras.tree.map_structure(lambda rows: rows[part], data)
         if isinstance(data, keras.utils.PyDataset):
             return _Part(data, self.number, self.count) if self.kind == "workers" else data
         raise TypeError(f"expected a PyDataset or a tuple of arrays, received {type(data).__name__}")
@@ -114,6 +115,7 @@ class Devices:
         and epochs each; curves, and with them early stopping, are then the same everywhere.
         """
         if self.kind == "workers":
+            model.jit_compile = False  # XLA cannot compile what waits for other workers
             model.optimizer.build(model.trainable_variables)
             _average_gradients(model.optimizer, functools.partial(_reduce, self.strategy, "MEAN"))
             variables = [*model.variables, *model.optimizer.variables]
@@ -199,11 +201,14 @@ class Devices:
         return [tensor.numpy() for tensor in reduced]
 
 
+ALONE = Devices(("CPU:0",))
+
+
 def current() -> Devices:
     """All that is visible to this process, joined with others where `TF_CONFIG` names a cluster of workers.
 
-    In a cluster it waits for all workers to come. Raises `SettingsError` when `TF_CONFIG` is not as it should be, or
-    a worker sees more than one GPU.
+    In a cluster it waits for all workers to come, and until they have, only SIGKILL ends it. Raises `SettingsError`
+    when `TF_CONFIG` is not as it should be, or a worker sees more than one GPU.
     """
     found = _with_jax() if keras.backend.backend() == "jax" else _with_tensorflow()
     logger.info("training on %s%s", ", ".join(found.names), f", {found.kind}" if found.kind != "alone" else "")
@@ -226,7 +231,9 @@ def _with_tensorflow() -> Devices:
     if (place := _place_in_cluster()) is not None:
         number, count = place
         logger.info("worker %d of %d waits for the others", number, count)
+        handler = signal.getsignal(signal.SIGTERM)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow has taken it, to tell the others, and does not end by it
         if strategy.num_replicas_in_sync != count:
             raise SettingsError(
                 f"TF_CONFIG: expected one GPU per worker, worker {number} of {count} makes it"

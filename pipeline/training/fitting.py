@@ -14,6 +14,7 @@ from pipeline.errors import ModelError, TransientError
 from pipeline.progress import meter
 from pipeline.training import checkpoints, optimizers, rate_finder, schedules
 from pipeline.training.checkpoints import Checkpoint, Running
+from pipeline.training.devices import ALONE, Devices
 from pipeline.training.fitted import Fitted
 from pipeline.training.losses import SmoothedCrossentropy, accuracy
 from pipeline.training.recipes import Phase
@@ -60,6 +61,7 @@ def fit(
     rates: Mapping[str, float],
     logs: Path,
     checkpoint: Checkpoint | None,
+    devices: Devices = ALONE,
 ) -> Fitted:
     """Train `model` (inputs to logits) and leave it with its best weights. An interrupted phase goes on.
 
@@ -75,6 +77,8 @@ def fit(
         rates: multiplier of the learning rate by variable path; 1 where missing.
         logs: folder for TensorBoard, one subfolder per phase.
         checkpoint: None trains without; after `checkpoint.finished`.
+        devices: what this process trains on, maybe with others. Call this within their `scope`. `batch_size` and the
+            batches of a PyDataset are the global ones; a tf.data Dataset gives this worker's share of each.
 
     Raises:
         ModelError: a curve is missing or not finite, or a learning rate was to be found and the loss never fell.
@@ -87,7 +91,8 @@ def fit(
         with termination() as check:
             _compile(model, phase, steps=steps, label_smoothing=label_smoothing, rates=rates)
             resumed = None if checkpoint is None else _resume(model, phase, checkpoint, batch_size)
-            found = _rate(model, phase, training, steps, check) if resumed is None else resumed.found
+            connected = devices.connect(model)
+            found = _rate(model, phase, training, steps, check, devices) if resumed is None else resumed.found
             shown = images // steps * steps
             first = 0 if resumed is None else resumed.epochs
             with meter(phase.epochs * shown, what=phase.name, unit="images", done=first * shown) as progress:
@@ -105,7 +110,7 @@ def fit(
                 if watch.done:  # it was killed between its last epoch and `checkpoint.finish`
                     model.set_weights(watch.best)
                 else:
-                    _train(model, watch, training, validation, logs)
+                    _train(model, watch, training, validation, logs, devices, connected)
             check()
             return watch.fitted
     except (KeyboardInterrupt, Terminated) as error:
@@ -165,31 +170,56 @@ def _resume(model: keras.Model, phase: Phase, checkpoint: Checkpoint, batch_size
 
 
 def _rate(
-    model: keras.Model, phase: Phase, training: Callable[[int], Any], steps: int, check: Callable[[], None]
+    model: keras.Model,
+    phase: Phase,
+    training: Callable[[int], Any],
+    steps: int,
+    check: Callable[[], None],
+    devices: Devices,
 ) -> tuple[float, rate_finder.Curve]:
     """The highest learning rate, which the optimizer then has, and how it was found."""
     if not isinstance(phase.learning_rate, str):
         return phase.learning_rate, ()
-    rate, curve = rate_finder.find(model, training(0), name=phase.name, steps=steps, check=check)
+    first = training(0)
+    rate, curve = rate_finder.find(
+        model,
+        devices.feed(first) if isinstance(first, keras.utils.PyDataset) else first,
+        name=phase.name,
+        steps=steps,
+        check=check,
+        mean=lambda loss: float(devices.mean([loss])[0]),
+    )
     logger.info("phase %s: learning rate %.2g, by a range test of %d steps", phase.name, rate, len(curve))
     optimizers.within(model).peak.assign(rate)
     return rate, curve
 
 
-def _train(model: keras.Model, watch: Watch, training: Callable[[int], Any], validation: Any, logs: Path) -> None:
+def _train(
+    model: keras.Model,
+    watch: Watch,
+    training: Callable[[int], Any],
+    validation: Any,
+    logs: Path,
+    devices: Devices,
+    connected: list[keras.callbacks.Callback],
+) -> None:
     # The board reads the learning rate, so it comes before the watch, which lowers that on a plateau.
     board = keras.callbacks.TensorBoard(str(logs / watch.phase.name), write_graph=False, profile_batch=0)
-    callbacks: list[keras.callbacks.Callback] = [board, watch]
+    callbacks: list[keras.callbacks.Callback] = [*connected, board, watch]
     steps: int | None = None
+    size: int | None = None
+    if isinstance(validation, tuple):
+        validation, size = devices.feed(validation), devices.share(watch.batch_size)
     if isinstance(epochs := training(watch.first), keras.utils.PyDataset):
-        epochs = _EachAnew(training, epochs)
-        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=epochs.begin))
+        anew = _EachAnew(training, epochs)
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=anew.begin))
+        epochs = devices.feed(anew)
     else:
         steps = watch.steps  # a PyDataset knows; told it again, Keras would not begin its epochs one by one
     model.fit(
         epochs,
         validation_data=validation,
-        validation_batch_size=watch.batch_size if isinstance(validation, tuple) else None,
+        validation_batch_size=size,
         initial_epoch=watch.first,
         epochs=watch.phase.epochs,
         steps_per_epoch=steps,

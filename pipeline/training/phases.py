@@ -18,6 +18,7 @@ from pipeline.training import classifier as assembly
 from pipeline.training import fitting, recipes, views
 from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.classifier import POOLED, Classifier
+from pipeline.training.devices import Devices
 from pipeline.training.fitted import Fitted
 from pipeline.training.fitting import OutOfMemory
 from pipeline.training.frozen import Frozen
@@ -61,6 +62,7 @@ def run(
     *,
     logs: Path,
     checkpoint: Checkpoint,
+    devices: Devices,
 ) -> list[Trained]:
     """Train `model` in place and leave it with the best weights by validation loss.
 
@@ -88,15 +90,17 @@ def run(
         shares = assembly.unfreeze(
             model, blocks[i], batch_norm=plan[i].batch_norm == "trained", decay=plan[i].layer_decay
         )
-        batch_size = checkpoint.batch_size or settings.batch_size  # that of a phase that was interrupted
+        # That of a phase that was interrupted, or what was asked for.
+        batch_size = checkpoint.batch_size or devices.batch_size(settings.batch_size)
         kept = wanted if keeps[i] else []
-        attempt = functools.partial(_fit, model, frozen, plan[i], settings, altered[i], kept, shares)
+        attempt = functools.partial(_fit, model, frozen, plan[i], settings, altered[i], kept, shares, devices)
         try:
             fitted = attempt(batch_size, logs, checkpoint)
         except OutOfMemory:
-            if batch_size == 1:
+            smaller = devices.batch_size(batch_size // 2)
+            if not 0 < smaller < batch_size or devices.count > 1:  # of several workers the others have not noticed
                 raise
-            batch_size //= 2
+            batch_size = smaller
             logger.warning("%s: out of memory, so batches are halved to %d images", plan[i].name, batch_size)
             _restore(model, before)
             fitted = attempt(batch_size, logs, checkpoint)
@@ -123,6 +127,7 @@ def _fit(
     altered: Alteration,
     wanted: Sequence[int],
     shares: Mapping[str, float],
+    devices: Devices,
     batch_size: int,
     logs: Path,
     checkpoint: Checkpoint,
@@ -161,12 +166,16 @@ def _fit(
         pictures = keras.Input(model.whole.input.shape[1:], dtype="uint8")
         trained = views.altering(keras.Model(pictures, pieces.upper(pieces.lower(pictures))), altered)
         pictures_of = images.of_view(0, images.roles.val, altered, "val")
-        validation = views.unaltered(pictures_of, len(checked), altered, batch_size=batch_size)
-        size = min(batch_size, count)
+        # Every worker measures on all of them, since it does not know how many are its own.
+        number = devices.even(len(checked))
+        validation = views.unaltered(pictures_of.take(number), number, altered, batch_size=batch_size)
+        size = devices.share(devices.batch_size(min(batch_size, count)))
 
         def training(epoch: int) -> Any:
-            endless = images.endless(altered, batch_size=size, balanced=balanced, first_epoch=epoch)
-            return views.online(endless, weights, altered)
+            endless = images.endless(
+                altered, batch_size=size, balanced=balanced, first_epoch=epoch, worker=devices.worker
+            )
+            return views.online(endless, weights, altered, first_step=epoch * steps)
 
     return fitting.fit(
         trained,
@@ -180,6 +189,7 @@ def _fit(
         rates=shares,
         logs=logs,
         checkpoint=checkpoint,
+        devices=devices,
     )
 
 

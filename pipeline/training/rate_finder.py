@@ -22,7 +22,15 @@ BELOW_MINIMUM = 10.0  # fastai's other rule: a tenth of the rate where the loss 
 Curve = tuple[tuple[float, float], ...]
 
 
-def find(model: keras.Model, training: Any, *, name: str, steps: int, check: Callable[[], None]) -> tuple[float, Curve]:
+def find(
+    model: keras.Model,
+    training: Any,
+    *,
+    name: str,
+    steps: int,
+    check: Callable[[], None],
+    mean: Callable[[float], float] = float,
+) -> tuple[float, Curve]:
     """The rate where the loss falls fastest, and (rate, smoothed loss) of every step.
 
     The model, compiled with an optimizer of `optimizers`, and that optimizer are left exactly as they were.
@@ -30,6 +38,7 @@ def find(model: keras.Model, training: Any, *, name: str, steps: int, check: Cal
     Args:
         training: as for `fitting.fit`. steps: batches per epoch.
         check: is called between steps; what it raises ends the test.
+        mean: of a loss over all workers, which must come to the same rate.
 
     Raises:
         ModelError: the loss falls at no rate.
@@ -44,7 +53,7 @@ def find(model: keras.Model, training: Any, *, name: str, steps: int, check: Cal
         optimizer.follows.assign(0.0)
         for rate, batch in zip(rates, _batches(training), strict=False):
             optimizer.peak.assign(float(rate))
-            loss = float(model.train_on_batch(*batch, return_dict=True)["loss"])
+            loss = mean(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
             check()
             if not np.isfinite(loss):
                 break

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 import pyarrow as pa
 
 from pipeline import files
@@ -17,12 +18,13 @@ from pipeline.backbones import registry
 from pipeline.dataset import records
 from pipeline.dataset.shard_index import load_index
 from pipeline.settings import FINAL, Settings, Train, refit_home
-from pipeline.training import card, curves, forms, histories, phases, recipes, roles
+from pipeline.training import card, checkpoints, curves, forms, histories, phases, recipes, roles
 from pipeline.training import classifier as assembly
 from pipeline.training import environment as environments
 from pipeline.training import precision as precisions
 from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.classifier import Classifier
+from pipeline.training.devices import Devices
 from pipeline.training.feature_cache import Cache
 from pipeline.training.frozen import Frozen
 from pipeline.training.part_images import PartImages
@@ -53,12 +55,19 @@ class Places:
 
 
 def train(
-    part: str, settings: Settings, places: Places, *, assignment: pa.Table, environment: Mapping[str, str]
+    part: str,
+    settings: Settings,
+    places: Places,
+    devices: Devices,
+    *,
+    assignment: pa.Table,
+    environment: Mapping[str, str],
 ) -> None:
     """Train one part and write all that `places` names.
 
     Args:
         part: `fold-0`, ... or `final`, which alone is written in other forms than model.keras.
+        devices: what this process trains on, see `devices.current`.
         assignment: data/assignment.parquet.
         environment: variables of the process.
 
@@ -96,25 +105,35 @@ def train(
         finally:
             keras.config.set_dtype_policy("float32")
 
-    model = build(weights, precision)
     cache = Cache(refit_home() / "cache/features", int(chosen.cache_gigabytes * 1e9))
-    frozen = Frozen(model, images, cache, batch_size=chosen.batch_size, precision=precision)
+    devices.hand_out(*(places.checkpoints / name for name in checkpoints.FILES))
     checkpoint = Checkpoint(places.checkpoints, _identity(part, settings, assignment, weights))
-    with records.damage_named(places.shards, index):
+    with devices.scope(), records.damage_named(places.shards, index):
+        model = build(weights, precision)
+        frozen = Frozen(model, images, cache, batch_size=chosen.batch_size, precision=precision)
         trained = phases.run(
-            model, frozen, recipe.phases, chosen, settings.augment, logs=places.logs, checkpoint=checkpoint
+            model,
+            frozen,
+            recipe.phases,
+            chosen,
+            settings.augment,
+            logs=places.logs,
+            checkpoint=checkpoint,
+            devices=devices,
         )
-        examples = images.first(PARITY_IMAGES)
+    examples = images.first(PARITY_IMAGES)
     cache.trim()
     whole = model.whole
-    if precision != "float32":  # files compute in float32: serving on CPUs is slow, and less exact, in another
+    if precision != "float32" or devices.kind == "mirrored":
+        # Files compute in float32, as CPUs are slow in anything else, and hold variables of one device.
         whole = build(registry.NONE, "float32").whole
-        whole.set_weights(model.whole.get_weights())
+        whole.set_weights([np.asarray(weight) for weight in model.whole.weights])
     parity = forms.write(whole, places.models, wanted, examples)
     described = {
         "environment": environments.describe(
             seed=chosen.seed, precision=precision, deterministic=False, variables=environment
         ),
+        "devices": devices.describe(),
         "backbone": entry.name,
         "weights": weights,
         "input_size": chosen.input_size,

@@ -144,10 +144,10 @@ def _of_view(batch: Mapping[str, NDArray[Any]], view: int, alteration: Alteratio
 
 
 class Shuffled(keras.utils.PyDataset):
-    """Every image once per epoch, in one of its views, in a new order; ({name: float32}, class, weight) batches.
+    """An epoch: every image once, in one of its views, in its own order; ({name: float32}, class, weight) batches.
 
-    Order and views of an epoch follow from the seed and its number alone, so training can go on with any epoch. What
-    does not fill a batch is left out of it.
+    Order and views follow from the seed and the number of the epoch, so training can go on with any of them. What
+    does not fill a batch is left out.
     """
 
     def __init__(
@@ -167,8 +167,7 @@ class Shuffled(keras.utils.PyDataset):
         self.inputs, self.classes, self.weights = inputs, classes, weights
         self.passes, self.balanced = passes, balanced
         self.batch_size = min(batch_size, len(classes) * passes)
-        self.seed, self.epoch = seed, epoch
-        self._order()
+        self._order(seed, epoch)
 
     def __len__(self) -> int:
         return len(self.classes) * self.passes // self.batch_size
@@ -179,12 +178,8 @@ class Shuffled(keras.utils.PyDataset):
         inputs = {name: stored.take(self.views[rows], images) for name, stored in self.inputs.items()}
         return inputs, self.classes[images], self.weights[self.classes[images]]
 
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
-        self._order()
-
-    def _order(self) -> None:
-        random = np.random.default_rng([self.seed, self.epoch])
+    def _order(self, seed: int, epoch: int) -> None:
+        random = np.random.default_rng([seed, epoch])
         views, count = len(next(iter(self.inputs.values()))), len(self.classes)
         images = np.repeat(np.arange(count), self.passes)
         if self.balanced:
@@ -236,8 +231,13 @@ def altering(model: keras.Model, alteration: Alteration) -> keras.Model:
     return keras.Model(inputs, model(Altered(alteration.policy.fill)(inputs)))
 
 
-def online(batches: tf.data.Dataset, weights: NDArray[np.float32], alteration: Alteration) -> tf.data.Dataset:
-    """Endless ({image, draws}, class or probabilities, weight) batches from those of `records.batches`."""
+def online(
+    batches: tf.data.Dataset, weights: NDArray[np.float32], alteration: Alteration, *, first_step: int = 0
+) -> tf.data.Dataset:
+    """Endless ({image, draws}, class or probabilities, weight) batches from those of `records.batches`.
+
+    `first_step`: number of the first batch, which the mixing of images follows from.
+    """
 
     def prepare(step: tf.Tensor, found: dict[str, tf.Tensor]) -> tuple[Any, ...]:
         inputs, classes = _inputs(found, alteration)
@@ -249,7 +249,7 @@ def online(batches: tf.data.Dataset, weights: NDArray[np.float32], alteration: A
         )
         return inputs | {"image": image}, targets, weight
 
-    return batches.enumerate().map(prepare, tf.data.AUTOTUNE).prefetch(2)
+    return batches.enumerate(first_step).map(prepare, tf.data.AUTOTUNE).prefetch(2)
 
 
 def unaltered(images: tf.data.Dataset, count: int, alteration: Alteration, *, batch_size: int) -> tf.data.Dataset:

@@ -169,5 +169,5 @@ def test_weights_on_record_at_another_size_are_proven_by_batchnorm() -> None:
 
     identity = weights.identify(entry, path)
     assert verify(model, entry, identity).kind == "recorded"
-    with pytest.raises(ModelError, match="divergence is 4.4 instead of 1.3"):
+    with pytest.raises(ModelError, match=r"divergence is 4\.4 instead of 1\.3"):
         verify(model, replace(entry, scaling="caffe"), identity)

@@ -15,7 +15,8 @@ from pipeline.dataset import records
 from pipeline.dataset.shard_index import load_index
 from pipeline.errors import DataError, ModelError
 from pipeline.settings import Filter, Settings
-from pipeline.training import export, fitted, trainer
+from pipeline.training import export, fitted, parity, trainer
+from pipeline.training.devices import ALONE
 from pipeline.training.roles import roles
 from pipeline.training.trainer import Places
 from tests.pipeline.training import tiny, workspace
@@ -52,7 +53,7 @@ def train(root: Path, part: str, chosen: Settings, name: str = "run") -> tuple[P
     )
     places.models.mkdir(parents=True)
     places.logs.mkdir()
-    trainer.train(part, chosen, places, assignment=files_table(root), environment={})
+    trainer.train(part, chosen, places, ALONE, assignment=files_table(root), environment={})
     return places.models, files.read_json(places.models / "history.json")
 
 
@@ -218,9 +219,9 @@ def test_a_filter_is_part_of_what_is_exported(root: Path, name: Filter) -> None:
     answers = model.predict_on_batch(images)
     served = tf.saved_model.load(str(models / "saved_model")).signatures
     by_image = served["serving_default"](images=tf.constant(images))["probabilities"]
-    np.testing.assert_allclose(by_image, answers, atol=export.TOLERANCE)
+    np.testing.assert_allclose(by_image, answers, atol=parity.TOLERANCE)
     by_file = served["encoded"](encoded=tf.constant([tf.io.encode_png(image).numpy() for image in images]))
-    np.testing.assert_allclose(by_file["probabilities"], answers, atol=export.TOLERANCE)
+    np.testing.assert_allclose(by_file["probabilities"], answers, atol=parity.TOLERANCE)
 
 
 def test_training_that_diverges_leaves_no_model(root: Path) -> None:

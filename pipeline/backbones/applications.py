@@ -1,6 +1,6 @@
 """`keras.applications` as backbones: one row each in the table below.
 
-What these models do to their inputs is left to `InputScaling`, so layers in them that scale are not built, or taken out.
+What these models do to their inputs is left to `InputScaling`: layers in them that scale are not built, or taken out.
 Weights are those of Keras without the classifier; digests are Keras's own, but for MobileNet and MobileNetV2, of
 which it has none: theirs are those that an independent collection publishes, whose other digests are Keras's.
 """

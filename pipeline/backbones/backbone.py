@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pipeline.backbones.scaling import ScalingMode
 
 
+IMAGENET = "imagenet"  # values of train.weights that are no place
+NONE = "none"
+
+
 class Builder(Protocol):
     def __call__(self, size: int, *, pretrained: bool) -> keras.Model: ...
 

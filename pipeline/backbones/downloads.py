@@ -70,8 +70,8 @@ def _download(url: str, target: Path, kept: Path) -> None:
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise ModelError(
             f"ImageNet weights could not be downloaded from {url}: {error}.",
-            fix=f"connect to the network once, put the file at {kept}, or set train.weights to a file (.weights.h5, .h5), "
-            "an s3:// URI or none",
+            fix=f"connect to the network once, put the file at {kept}, or set train.weights to a file (.weights.h5, "
+            ".h5), an s3:// URI or none",
         ) from error
     raise ModelError(
         f"{url}: expected at most {_LIMIT} MiB, more came.", fix="set train.weights to a file (.weights.h5)"

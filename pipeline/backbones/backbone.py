@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from pipeline.backbones.scaling import ScalingMode
 
 
+IMAGENET = "imagenet"  # values of train.weights that are no place
+NONE = "none"
+LIVE = "live"  # the live model's; whoever builds a network says where that lies
+
+
 class Builder(Protocol):
     def __call__(self, size: int, *, pretrained: bool) -> keras.Model: ...
 

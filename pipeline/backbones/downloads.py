@@ -43,7 +43,7 @@ def fetch(file: str, digest: str) -> Path:
     url = urllib.parse.urljoin(BASE, file)
     logger.info("downloading %s", url)
     with files.replacing(path) as temporary:
-        _download(url, temporary)
+        _download(url, temporary, path)
         if (found := digest_of(temporary, digest)) != digest:
             raise ModelError(
                 f"{url}: expected a file with the digest {digest}, got {found}.",
@@ -60,7 +60,7 @@ def digest_of(path: Path, like: str) -> str:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
-def _download(url: str, target: Path) -> None:
+def _download(url: str, target: Path, kept: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, target.open("wb") as stream:  # noqa: S310
             for _ in range(_LIMIT):
@@ -70,7 +70,8 @@ def _download(url: str, target: Path) -> None:
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise ModelError(
             f"ImageNet weights could not be downloaded from {url}: {error}.",
-            fix="connect to the network once, or set train.weights to a file (.weights.h5, .h5), an s3:// URI or none",
+            fix=f"connect to the network once, put the file at {kept}, or set train.weights to a file (.weights.h5, "
+            ".h5), an s3:// URI or none",
         ) from error
     raise ModelError(
         f"{url}: expected at most {_LIMIT} MiB, more came.", fix="set train.weights to a file (.weights.h5)"

@@ -12,18 +12,14 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones import applications
-from pipeline.backbones.backbone import Backbone
+from pipeline.backbones.backbone import IMAGENET, LIVE, NONE, Backbone
 from pipeline.errors import ModelError, SettingsError
 from pipeline.settings import Train
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["IMAGENET", "NONE", "Backbone", "build", "check", "entries", "get"]
-
-IMAGENET = "imagenet"
-NONE = "none"
-LIVE = "live"
+__all__ = ["IMAGENET", "LIVE", "NONE", "Backbone", "build", "check", "entries", "get"]
 
 
 def _efficientnet_lite0(size: int, *, pretrained: bool) -> keras.Model:
@@ -71,14 +67,18 @@ def _own() -> tuple[Backbone, ...]:
     )
 
 
+def _entries() -> tuple[Backbone, ...]:
+    return (*_own(), *applications.entries())
+
+
 def entries() -> tuple[Backbone, ...]:
     """All backbones, by name."""
-    return tuple(sorted((*_own(), *applications.entries()), key=lambda entry: entry.name))
+    return tuple(sorted(_entries(), key=lambda entry: entry.name))
 
 
 def get(name: str) -> Backbone:
     """Raises `SettingsError` with the known names."""
-    known = {entry.name: entry for entry in entries()}
+    known = {entry.name: entry for entry in _entries()}
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.backbones import bucket_weights, downloads, keras_files, tf_checkpoint
-from pipeline.backbones.backbone import Backbone
+from pipeline.backbones.backbone import IMAGENET, NONE, Backbone
 from pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     import keras
-
-IMAGENET = "imagenet"
-NONE = "none"
 
 
 def load(model: keras.Model, backbone: Backbone, weights: str) -> None:

@@ -176,10 +176,14 @@ def rollback(
 
 @app.command()
 def backbones() -> None:
-    """List the pretrained networks that train.backbone accepts."""
-    table = Table("name", "native size", "smallest size", "blocks", box=None, header_style="bold")
+    """List the pretrained networks that train.backbone accepts, and where their weights come from."""
+    from pipeline.backbones import weights
+
+    columns = ("name", "native size", "smallest size", "scaling", "blocks", "weights at hand")
+    table = Table(*columns, box=None, header_style="bold")
     for entry in catalogue.entries():
-        table.add_row(entry.name, str(entry.native_size), str(entry.minimum_size), str(entry.blocks))
+        sizes = (str(entry.native_size), str(entry.minimum_size))
+        table.add_row(entry.name, *sizes, entry.scaling, str(entry.blocks), weights.at_hand(entry))
     console.print(table)
 
 

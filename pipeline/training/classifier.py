@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline import settings
 from pipeline.backbones.registry import Backbone
-from pipeline.backbones.scaling import InputScaling
+from pipeline.backbones.scaling import InputScaling, PixelModel
 from pipeline.training import filters as image_filters
 from pipeline.training.layers import Probabilities, Standardise
 
@@ -131,7 +131,7 @@ def build(
     pooled = _joined([_pooled(end, head.pooling) for end in (ends if isinstance(ends, list) else [ends])])
     # The head's layers are applied here one by one, not as a model within: a model that was trained would take its
     # optimizer and loss into the file, and the file could not be read without them.
-    whole = keras.Model(images, probabilities(classify(pooled)), name="classifier")
+    whole = PixelModel(images, probabilities(classify(pooled)), name="classifier")
     whole.compile(jit_compile="auto")  # see `below`
     return Classifier(backbone, entry, whole, head.pooling, scaled, classify)
 

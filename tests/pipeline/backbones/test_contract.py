@@ -11,6 +11,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from pipeline.backbones import contract, keras_files, registry, weights
 from pipeline.backbones.backbone import Backbone
@@ -171,3 +175,24 @@ def test_weights_on_record_at_another_size_are_proven_by_batchnorm() -> None:
     assert verify(model, entry, identity).kind == "recorded"
     with pytest.raises(ModelError, match=r"divergence is 4\.4 instead of 1\.3"):
         verify(model, replace(entry, scaling="caffe"), identity)
+
+
+SIGNS = FILES.parent / "data/sign_digits"
+
+
+@pytest.mark.skipif(not (FILES.is_dir() and SIGNS.is_dir()), reason=f"needs the weights in {FILES} and {SIGNS}")
+@pytest.mark.parametrize(("name", "size", "least"), [("mobilenet_v2", 96, 0.7), ("inception_v3", 75, 0.5)])
+def test_features_of_real_pictures_tell_classes_apart(name: str, size: int, least: float) -> None:
+    """Ten signs, 15 pictures of each to learn from and 5 to answer; guessing gives 0.1."""
+    entry = registry.get(name)
+    model = registry.build(entry, weights=str(FILES / f"{name}_notop.weights.h5"), size=size)
+    paths = [path for folder in sorted(SIGNS.iterdir()) for path in sorted(folder.iterdir())[:20]]
+    pictures = np.stack([np.asarray(Image.open(path).convert("RGB").resize((size, size))) for path in paths])
+    classes = np.repeat(np.arange(10), 20)
+    learned = np.arange(200) % 4 != 0
+
+    features = contract.pooled_features(model, entry, pictures)
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+    classifier.fit(features[learned], classes[learned])
+    assert classifier.score(features[~learned], classes[~learned]) >= least

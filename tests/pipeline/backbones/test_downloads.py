@@ -81,5 +81,7 @@ def test_a_failed_download_says_what_to_do_instead(server: Server, failure: str)
         server.shutdown()
         server.server_close()
 
-    with pytest.raises(ModelError, match=r"keras-applications/.*Fix: connect.*train\.weights"):
+    with pytest.raises(
+        ModelError, match=r"keras-applications/.*Fix: connect.*put the file at .*cache/weights/.*train\.weights"
+    ):
         downloads.fetch("missing.h5" if failure == "missing" else "w.h5", "0" * 32)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.backbones import efficientnet_lite, keras_files, registry, weights
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.scaling import InputScaling
 from pipeline.errors import ModelError
+from pipeline.training import classifier
 
 SIZE = 16
 
@@ -162,11 +164,8 @@ def test_a_file_that_points_to_others_is_refused(tmp_path: Path, kind: str) -> N
         keras_files.load(TINY.build(SIZE, pretrained=False), path)
 
 
-def our_model(backbone: keras.Model, scaling: str = TINY.scaling) -> keras.Model:
-    """As the trainer writes them."""
-    images = keras.Input(backbone.input.shape[1:], dtype="uint8", name="images")
-    features = keras.layers.GlobalAveragePooling2D()(backbone(InputScaling(scaling, name="input_scaling")(images)))
-    return keras.Model(images, keras.layers.Dense(3)(features))
+def our_model(backbone: keras.Model, entry: Backbone = TINY) -> keras.Model:
+    return classifier.build(backbone, entry, classes=("a", "b"), blocks=0, dropout=0.0).whole
 
 
 def test_a_model_of_ours_gives_its_backbone(tmp_path: Path) -> None:
@@ -181,7 +180,7 @@ def test_a_model_of_ours_gives_its_backbone(tmp_path: Path) -> None:
 
 def test_a_model_on_another_network_or_scaling_is_refused(tmp_path: Path) -> None:
     backbone = TINY.build(SIZE, pretrained=False)
-    our_model(backbone, "caffe").save(tmp_path / "caffe.keras")
+    our_model(backbone, replace(TINY, scaling="caffe")).save(tmp_path / "caffe.keras")
     with pytest.raises(ModelError, match=r"a model that scales its input as 'tf', it does as \['caffe'\]"):
         registry.build(TINY, weights=str(tmp_path / "caffe.keras"), size=SIZE)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.backbones import registry
 from pipeline.dataset.resize import resize_uint8
 from pipeline.errors import ModelError
+from pipeline.settings import Head
 from pipeline.training import classifier, export, lite, onnx, parity
 from pipeline.training.layers import Probabilities
 from tests.pipeline.training import tiny
@@ -120,10 +121,14 @@ def real() -> tuple[keras.Model, np.ndarray]:
         pytest.skip(f"needs the ImageNet sample at {SAMPLE}")
     entry = registry.get("efficientnet_lite0")
     backbone = registry.build(entry, weights=registry.IMAGENET, size=64)
-    model = classifier.build(backbone, entry, classes=["ä", "b", "c", "d"], blocks=2, dropout=0.2)
-    model.head.get_layer("logits").set_weights([np.random.default_rng(0).normal(size=(1280, 4)), np.zeros(4)])
+    head = Head(pooling="blocks", normalisation="standardise", hidden=None, dropout=0.2)
+    model = classifier.build(backbone, entry, classes=["ä", "b", "c", "d"], head=head)
     photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(SAMPLE.glob("*.JPEG"))[:16]]
-    return model.whole, np.stack([resize_uint8(photo, 64) for photo in photos])
+    images = np.stack([resize_uint8(photo, 64) for photo in photos])
+    classifier.standardise(model, model.cut(0).lower.predict_on_batch(images)[classifier.POOLED])
+    logits = model.whole.get_layer("logits")
+    logits.set_weights([np.random.default_rng(0).normal(0, 0.02, logits.kernel.shape), np.zeros(4)])
+    return model.whole, images
 
 
 @pytest.mark.parametrize(

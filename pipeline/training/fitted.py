@@ -17,6 +17,8 @@ class Fitted:
     images_per_second: of the training steps alone, in the median epoch.
     learning_rate: the highest that the schedule was to reach, given or found.
     range_test: (rate, smoothed loss) of the search for it; empty without one.
+    batch_size: images in a step.
+    kept: whether its weights are better than those before it.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Fitted:
     images_per_second: float
     learning_rate: float
     range_test: tuple[tuple[float, float], ...] = ()
+    batch_size: int = 0
+    kept: bool = True
 
     @property
     def best_loss(self) -> float:

@@ -7,46 +7,53 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.settings import Train
+from pipeline.training.fitted import Fitted
 from pipeline.training.part_images import PartImages
-from pipeline.training.phases import Trained
+from pipeline.training.phases import Planned
 from pipeline.training.recipes import Phase, Recipe
 
 
 def history(
-    settings: Train, recipe: Recipe, trained: Sequence[Trained], images: PartImages, *, blocks: int
+    settings: Train,
+    recipe: Recipe,
+    planned: Sequence[Planned],
+    fitted: Sequence[Fitted],
+    images: PartImages,
+    *,
+    blocks: int,
 ) -> dict[str, Any]:
     """`blocks`: of the backbone."""
     roles = images.roles
     return {
-        "phases": [_phase(phase, blocks) for phase in trained],
-        "kept_phase": [phase.fitted.name for phase in trained if phase.kept][-1],
+        "phases": [_phase(its, phase, blocks) for its, phase in zip(planned, fitted, strict=True)],
+        "kept_phase": [phase.name for phase in fitted if phase.kept][-1],
         "classes": list(images.index.classes),
         "images": {"train": len(roles.train), "val": len(roles.val), "copies": sum(roles.copies.values())},
         "recipe": {
             "name": settings.recipe,
             "hidden": list(recipe.hidden),
-            "phases": [_planned(phase) for phase in recipe.phases],
+            "phases": [_asked(phase) for phase in recipe.phases],
         },
     }
 
 
-def _phase(trained: Trained, blocks: int) -> dict[str, Any]:
-    fitted = trained.fitted
+def _phase(planned: Planned, fitted: Fitted, blocks: int) -> dict[str, Any]:
     return {
         "name": fitted.name,
         **fitted.curves,
         "best_epoch": fitted.best_epoch,
+        "kept": fitted.kept,
         "seconds": round(fitted.seconds, 2),
         "images_per_second": round(fitted.images_per_second, 1),
         "peak_learning_rate": fitted.learning_rate,
         "range_test": [list(point) for point in fitted.range_test],
-        "unfrozen_blocks": trained.blocks,
-        "unfrozen": f"{trained.blocks} of {blocks} blocks",
-        "cached": trained.cached,
-        "batch_size": trained.batch_size,
+        "unfrozen_blocks": planned.blocks,
+        "unfrozen": f"{planned.blocks} of {blocks} blocks",
+        "cached": planned.cached,
+        "batch_size": fitted.batch_size,
     }
 
 
-def _planned(phase: Phase) -> dict[str, Any]:
+def _asked(phase: Phase) -> dict[str, Any]:
     unfreeze = phase.unfreeze
     return asdict(phase) | {"unfreeze": unfreeze if isinstance(unfreeze, str) else unfreeze.model_dump(by_alias=True)}

@@ -2,202 +2,154 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.backbones import registry
 from pipeline.settings import Augment, Train
+from pipeline.training import checkpoints, feeds, fitting, recipes, views
 from pipeline.training import classifier as assembly
-from pipeline.training import fitting, recipes, views
 from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.classifier import POOLED, Classifier
 from pipeline.training.devices import Devices
+from pipeline.training.feeds import Feed
 from pipeline.training.fitted import Fitted
 from pipeline.training.fitting import OutOfMemory
 from pipeline.training.frozen import Frozen
 from pipeline.training.recipes import Phase
-from pipeline.training.views import Alteration, Shuffled
+from pipeline.training.views import Alteration
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """`fitted`: a phase. `kept`: whether its weights were the best so far. `blocks` learned, from the top.
+class Planned:
+    """`blocks` learn, counted from the top. `cached`: from what is kept of the frozen ones, not from images."""
 
-    `cached`: it learned from what was kept of frozen blocks, not from images.
-    """
-
-    fitted: Fitted
-    kept: bool
+    phase: Phase
     blocks: int
+    alteration: Alteration
     cached: bool
-    batch_size: int
+
+
+def plan(phases: Sequence[Phase], frozen: Frozen, settings: Train, augment: Augment) -> list[Planned]:
+    planned = []
+    for phase in phases:
+        chosen = augment if phase.augment is None else augment.model_copy(update={"preset": phase.augment})
+        altered = views.alteration(settings.views, chosen, frozen.images.index.classes)
+        blocks = recipes.blocks(phase, frozen.classifier.entry)
+        planned.append(Planned(phase, blocks, altered, frozen.worth_keeping(blocks, altered)))
+    return planned
 
 
 @dataclass(frozen=True)
-class _Feed:
-    """`model`: what is trained, inputs to logits. `training(epoch)` gives its batches from that epoch on."""
+class Session:
+    """What all phases of one training share."""
 
-    model: keras.Model
-    training: Callable[[int], Any]
-    validation: Any
-    images: int  # each epoch, repeated ones too
-    steps: int
+    model: Classifier
+    frozen: Frozen
+    settings: Train
+    logs: Path
+    checkpoint: Checkpoint
+    devices: Devices
 
 
-def run(
-    model: Classifier,
-    frozen: Frozen,
-    plan: Sequence[Phase],
-    settings: Train,
-    augment: Augment,
-    *,
-    logs: Path,
-    checkpoint: Checkpoint,
-    devices: Devices,
-) -> list[Trained]:
-    """Train `model` in place and leave it with the best weights by validation loss.
+def run(session: Session, planned: Sequence[Planned]) -> list[Fitted]:
+    """Train the model in place and leave it with the weights of the last phase that is kept.
 
     Raises `ModelError` if training diverges, or does not fit into the accelerator's memory at half the batch size.
     """
-    classes = frozen.images.index.classes
-    blocks = [recipes.blocks(phase, model.entry) for phase in plan]
-    altered = [alteration(phase, settings, augment, classes) for phase in plan]
-    keeps = [frozen.worth_keeping(number, its_own) for number, its_own in zip(blocks, altered, strict=True)]
-    done: list[Trained] = []
-    for fitted in checkpoint.finished(model.whole.variables):
-        done.append(_judged(fitted, done, blocks[len(done)], keeps[len(done)], settings.batch_size))
-        frozen.trained(blocks[len(done) - 1])
-    for i in range(len(done), len(plan)):
-        # What phases to come take of blocks that no phase before them touches is computed in the same pass.
-        wanted = [
-            blocks[j]
-            for j in range(i, len(plan))
-            if keeps[j] and altered[j] == altered[i] and blocks[j] >= max(blocks[i:j], default=0)
-        ]
-        if i == 0 and settings.weights != registry.NONE:
-            features = frozen.given([0, *wanted], altered[0]).learned[POOLED]
+    model, frozen, checkpoint = session.model, session.frozen, session.checkpoint
+    done = checkpoint.finished(model.whole.variables)
+    for fitted, its in zip(done, planned, strict=False):
+        if fitted.kept:
+            frozen.trained(its.blocks)
+    for i in range(len(done), len(planned)):
+        now, wanted = planned[i], _wanted(planned, i)
+        if i == 0 and session.settings.weights != registry.NONE:
+            features = frozen.given([0, *wanted], now.alteration).learned[POOLED]
             assembly.standardise(model, np.concatenate([features.view(view) for view in range(len(features))]))
-        before = [np.array(variable) for variable in model.whole.variables]
-        shares = assembly.unfreeze(
-            model, blocks[i], batch_norm=plan[i].batch_norm == "trained", decay=plan[i].layer_decay
-        )
+        before = checkpoints.values(model.whole.variables)
         # That of a phase that was interrupted, or what was asked for.
-        batch_size = checkpoint.batch_size or devices.batch_size(settings.batch_size)
-        kept = wanted if keeps[i] else []
-        attempt = functools.partial(_fit, model, frozen, plan[i], settings, altered[i], kept, shares, devices)
+        batch_size = checkpoint.batch_size or session.devices.batch_size(session.settings.batch_size)
         try:
-            fitted = attempt(batch_size, logs, checkpoint)
+            fitted = _fit(session, now, wanted, batch_size, first=not done)
         except OutOfMemory:
-            smaller = devices.batch_size(batch_size // 2)
-            if not 0 < smaller < batch_size or devices.count > 1:  # of several workers the others have not noticed
+            smaller = session.devices.batch_size(batch_size // 2)
+            if not 0 < smaller < batch_size or session.devices.count > 1:  # the other workers have not noticed
                 raise
-            batch_size = smaller
-            logger.warning("%s: out of memory, so batches are halved to %d images", plan[i].name, batch_size)
-            _restore(model, before)
-            fitted = attempt(batch_size, logs, checkpoint)
-        found = _judged(fitted, done, blocks[i], keeps[i], batch_size)
-        if found.kept:
-            frozen.trained(blocks[i])
+            logger.warning("%s: out of memory, so batches are halved to %d images", now.phase.name, smaller)
+            fitted = _fit(session, now, wanted, smaller, first=not done)
+        if fitted.kept:
+            frozen.trained(now.blocks)
         else:
-            _restore(model, before)
-        done.append(found)
+            checkpoints.assign(model.whole.variables, before)
         checkpoint.finish(fitted, model.whole.variables)
+        done.append(fitted)
     return done
 
 
-def alteration(phase: Phase, settings: Train, augment: Augment, classes: Sequence[str]) -> Alteration:
-    chosen = augment if phase.augment is None else augment.model_copy(update={"preset": phase.augment})
-    return views.alteration(settings.views, chosen, classes)
+def _wanted(planned: Sequence[Planned], i: int) -> list[int]:
+    """Cuts, that of phase i first: what later phases take of blocks that no phase before them touches is computed in
+    the same pass. Empty if phase i reads images."""
+    if not planned[i].cached:
+        return []
+    return [
+        its.blocks
+        for j, its in enumerate(planned)
+        if j >= i
+        and its.cached
+        and its.alteration == planned[i].alteration
+        and its.blocks >= max((between.blocks for between in planned[i:j]), default=0)
+    ]
 
 
-def _fit(
-    model: Classifier,
-    frozen: Frozen,
-    phase: Phase,
-    settings: Train,
-    altered: Alteration,
-    wanted: Sequence[int],
-    shares: Mapping[str, float],
-    devices: Devices,
-    batch_size: int,
-    logs: Path,
-    checkpoint: Checkpoint,
-) -> Fitted:
-    images = frozen.images
-    learned, checked = images.roles.learned, images.roles.checked
-    numbers = np.array([item.number for item in learned])
-    weights = views.class_weights(numbers, len(images.index.classes), balanced=phase.class_balance == "weights")
-    blocks = recipes.blocks(phase, model.entry)
-    count = len(learned)
-    steps = max(1, count // batch_size)
-    balanced = phase.class_balance == "sampling"
-    if wanted:
-        given = frozen.given(wanted, altered)
-        trained = model.cut(blocks).upper
-        held_out = {name: rows.view(0) for name, rows in given.checked.items()}
-        validation: Any = (held_out, np.array([item.number for item in checked]))
-        # An epoch on features takes every view of every image: it costs next to nothing.
-        passes = 1 if blocks else altered.altered + 1
-        count *= passes
-        steps = max(1, count // batch_size)
-
-        def training(epoch: int) -> Any:
-            return Shuffled(
-                given.learned,
-                numbers,
-                weights,
-                batch_size=batch_size,
-                seed=settings.seed,
-                passes=passes,
-                balanced=balanced,
-                epoch=epoch,
-            )
-    else:
-        pieces = model.cut(blocks)
-        pictures = keras.Input(model.whole.input.shape[1:], dtype="uint8")
-        trained = views.altering(keras.Model(pictures, pieces.upper(pieces.lower(pictures))), altered)
-        pictures_of = images.of_view(0, images.roles.val, altered, "val")
-        # Every worker measures on all of them, since it does not know how many are its own.
-        number = devices.even(len(checked))
-        validation = views.unaltered(pictures_of.take(number), number, altered, batch_size=batch_size)
-        size = devices.share(devices.batch_size(min(batch_size, count)))
-
-        def training(epoch: int) -> Any:
-            endless = images.endless(
-                altered, batch_size=size, balanced=balanced, first_epoch=epoch, worker=devices.worker
-            )
-            return views.online(endless, weights, altered, first_step=epoch * steps)
-
-    return fitting.fit(
-        trained,
+def _fit(session: Session, now: Planned, wanted: Sequence[int], batch_size: int, *, first: bool) -> Fitted:
+    model, settings, phase = session.model, session.settings, now.phase
+    shares = assembly.unfreeze(model, now.blocks, batch_norm=phase.batch_norm == "trained", decay=phase.layer_decay)
+    feed = _feed(session, now, wanted, batch_size)
+    losses = None if first else feed.losses(batch_size, settings.label_smoothing)
+    fitted = fitting.fit(
+        feed.model,
         phase,
-        training,
-        validation,
-        images=count,
-        steps=steps,
+        feed.training,
+        feed.validation,
+        images=feed.images,
+        steps=feed.steps,
         batch_size=batch_size,
         label_smoothing=settings.label_smoothing,
         rates=shares,
-        logs=logs,
-        checkpoint=checkpoint,
-        devices=devices,
+        logs=session.logs,
+        checkpoint=session.checkpoint,
+        devices=session.devices,
+    )
+    if losses is None:
+        return fitted
+    return replace(fitted, kept=better(losses, feed.losses(batch_size, settings.label_smoothing)))
+
+
+def _feed(session: Session, now: Planned, wanted: Sequence[int], batch_size: int) -> Feed:
+    model, images = session.model, session.frozen.images
+    if now.cached:
+        given = session.frozen.given(wanted, now.alteration)
+        seed = session.settings.seed
+        return feeds.kept(model, now.blocks, given, images, now.phase, batch_size=batch_size, seed=seed)
+    return feeds.online(
+        model, now.blocks, now.alteration, images, now.phase, batch_size=batch_size, devices=session.devices
     )
 
 
-def _judged(fitted: Fitted, before: Sequence[Trained], blocks: int, cached: bool, batch_size: int) -> Trained:
-    best = min((phase.fitted.best_loss for phase in before), default=np.inf)
-    return Trained(fitted, fitted.best_loss < best, blocks, cached, batch_size)
+def better(before: NDArray[np.float32], after: NDArray[np.float32]) -> bool:
+    """Whether the mean loss of the same images falls by more than its standard error.
 
-
-def _restore(model: Classifier, values: Sequence[Any]) -> None:
-    for variable, value in zip(model.whole.variables, values, strict=True):
-        variable.assign(value)
+    Otherwise the weights before are kept, which know less of the training images (the rule of one standard error,
+    Breiman et al. 1984): with some dozens of validation images the best of many epochs looks better by chance.
+    """
+    gains = before.astype(np.float64) - after
+    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    return bool(gains.mean() > error)

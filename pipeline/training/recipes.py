@@ -1,7 +1,7 @@
 """Recipes: which phases fine-tuning goes through, with nothing left open: a preset with the user's changes over it.
 
 In each phase some of the backbone's blocks, counted from the top, learn together with the head; the rest is frozen.
-The weights that a phase ends with are kept if their validation loss is the best so far.
+The weights that a phase ends with are kept if they are better than those before it by more than chance.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOP = "top"  # the name of a backbone's last block
 
 @dataclass(frozen=True)
 class Phase:
-    """The fields are those of `settings.Phase`.
+    """The fields are those of `settings.Phase`, the defaults those of phases in which blocks learn.
 
     unfreeze: what of the backbone learns; `{"top": n}`: its last n blocks; `{"from": name}`: that block and all above.
     epochs: at most; patience: epochs without a better validation loss that end the phase.
@@ -65,13 +65,13 @@ class Recipe:
     hidden: tuple[int, ...] = ()
 
 
-_HEAD = Phase("head", epochs=60, patience=8, learning_rate=1e-3, schedule="constant", warmup=0.0)
+_HEAD = Phase("head", epochs=60, patience=8, schedule="constant", warmup=0.0)
 RECIPES: Mapping[str, Recipe] = {
     "linear_probe": Recipe("a linear classifier on frozen features", (_HEAD,)),
     "feature_extraction": Recipe("a small network on frozen features", (_HEAD,), hidden=(256,)),
     "head_then_finetune": Recipe(
         "the head on frozen features, then the last blocks with it",
-        (_HEAD, Phase("finetune", TopBlocks(top=3))),
+        (_HEAD, Phase("finetune", TopBlocks(top=3), epochs=10, patience=4)),
     ),
     "gradual_unfreeze": Recipe(
         "the head, then more and more blocks from the top, each time at lower rates (Howard & Ruder 2018)",
@@ -139,26 +139,21 @@ def resolve(settings: Train) -> Recipe:
 
 def blocks(phase: Phase, backbone: Backbone) -> int:
     """How many blocks, counted from the top, learn in `phase`. Raises `SettingsError` if there are no such blocks."""
-    key = f"train.phases.{phase.name}.unfreeze"
     match phase.unfreeze:
         case "none":
             return 0
         case "all":
             return backbone.blocks
         case TopBlocks(top=number):
-            if number > backbone.blocks:
-                raise SettingsError(
-                    f"{key}: {backbone.name} has {backbone.blocks} blocks, got {number}.",
-                    fix=f"set it to none, all or {{top: 1-{backbone.blocks}}}",
-                )
-            return number
+            # A recipe's own number is for all backbones; `check` refuses what the user asks for in vain.
+            return number if number <= backbone.blocks else max(1, backbone.blocks - 1)
         case FromBlock(from_=name):
             names = (*backbone.block_ends, TOP)
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=1)
                 guess = f", did you mean {close[0]}?" if close else "."
                 raise SettingsError(
-                    f"{key}: {backbone.name} has no block {name!r}{guess}",
+                    f"train.phases.{phase.name}.unfreeze: {backbone.name} has no block {name!r}{guess}",
                     fix=f"name one of {', '.join(names)}",
                 )
             return len(names) - names.index(name)
@@ -167,6 +162,13 @@ def blocks(phase: Phase, backbone: Backbone) -> int:
 def check(settings: Train) -> Backbone:
     """The backbone that `settings` name. Raises `SettingsError` if they ask of it or of the recipe what cannot be."""
     backbone = registry.check(settings)
+    for name, asked in settings.phases.items():
+        number = asked.unfreeze.top if isinstance(asked.unfreeze, TopBlocks) else 0
+        if number > backbone.blocks:
+            raise SettingsError(
+                f"train.phases.{name}.unfreeze: {backbone.name} has {backbone.blocks} blocks, got {number}.",
+                fix=f"set it to none, all or {{top: 1-{backbone.blocks}}}",
+            )
     recipe = resolve(settings)
     learning = [blocks(phase, backbone) for phase in recipe.phases]
     if settings.recipe == "from_scratch" and settings.weights != registry.NONE:

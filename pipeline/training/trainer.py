@@ -28,6 +28,7 @@ from pipeline.training.devices import Devices
 from pipeline.training.feature_cache import Cache
 from pipeline.training.frozen import Frozen
 from pipeline.training.part_images import PartImages
+from pipeline.training.phases import Session
 
 logger = logging.getLogger(__name__)
 
@@ -111,16 +112,8 @@ def train(
     with devices.scope(), records.damage_named(places.shards, index):
         model = build(weights, precision)
         frozen = Frozen(model, images, cache, batch_size=chosen.batch_size, precision=precision)
-        trained = phases.run(
-            model,
-            frozen,
-            recipe.phases,
-            chosen,
-            settings.augment,
-            logs=places.logs,
-            checkpoint=checkpoint,
-            devices=devices,
-        )
+        planned = phases.plan(recipe.phases, frozen, chosen, settings.augment)
+        fitted = phases.run(Session(model, frozen, chosen, places.logs, checkpoint, devices), planned)
     examples = images.first(PARITY_IMAGES)
     cache.trim()
     whole = model.whole
@@ -140,7 +133,7 @@ def train(
         "filters": list(chosen.filters),
         "parity": parity,
     }
-    history = histories.history(chosen, recipe, trained, images, blocks=entry.blocks) | described
+    history = histories.history(chosen, recipe, planned, fitted, images, blocks=entry.blocks) | described
     files.write_json(places.models / "history.json", history)
     curves.write(places.curves, history["phases"])
     card.write(places.models / "card.md", history, name=settings.promote.model, images=images.counts)

@@ -74,7 +74,9 @@ class Watch(keras.callbacks.Callback):
         """The phase, when it is done."""
         rate, range_test = self.found
         speed = self.images / float(np.median(self.paces))
-        return Fitted(self.phase.name, self.curves, self.best_epoch, self.seconds, speed, rate, range_test)
+        return Fitted(
+            self.phase.name, self.curves, self.best_epoch, self.seconds, speed, rate, range_test, self.batch_size
+        )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.began, self.validates = time.monotonic(), False

@@ -13,7 +13,7 @@ from pipeline.diagnosis.facts import Facts
 from pipeline.settings import Phase
 from tests.pipeline.diagnosis.scenario import CLASSES, SOUND, answers, phase, poor
 
-BLOCKS, EPOCHS = 3, 20  # of the phase finetune in the default recipe
+BLOCKS, EPOCHS = 3, 10  # of the phase finetune in the default recipe
 
 
 def only(found: list[Cause], name: str) -> Cause:

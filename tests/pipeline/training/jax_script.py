@@ -12,7 +12,7 @@ from pipeline.dataset import augment, presets, records, shard_index
 from pipeline.dataset.presets import Policy
 from pipeline.training import fitting, views
 from pipeline.training.recipes import Phase
-from pipeline.training.views import Recipe
+from pipeline.training.views import Alteration
 
 SIZE = 16
 
@@ -36,16 +36,18 @@ def train(folder: Path, policy: Policy) -> None:
     index = shard_index.load_index(folder)
     ids = {line.split()[0]: int(line.split()[1]) for line in (folder / "classes.txt").read_text().splitlines()}
     endless = records.batches(folder, index, ids, size=SIZE, batch_size=8, policy=policy, seed=1)
-    recipe = Recipe(0, 1, policy, np.ones(3, np.bool_))
+    alteration = Alteration(0, 1, policy, (True,) * 3)
     inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
-    model = views.altering(keras.Model(inputs, keras.layers.Dense(3)(means)), recipe)
+    model = views.altering(keras.Model(inputs, keras.layers.Dense(3)(means)), alteration)
     phase = Phase("finetune", epochs=8, patience=8, learning_rate=0.1, warmup=0.1, ema=0.5, clip_norm=10.0)
     fitted = fitting.fit(
         model,
         phase,
-        lambda epoch: views.online(endless, np.ones(3, np.float32), recipe),
-        views.unaltered(records.dataset(folder, index, ids, size=SIZE, splits=("train",)), 24, recipe, batch_size=8),
+        lambda epoch: views.online(endless, np.ones(3, np.float32), alteration),
+        views.unaltered(
+            records.dataset(folder, index, ids, size=SIZE, splits=("train",)), 24, alteration, batch_size=8
+        ),
         images=24,
         steps=3,
         batch_size=8,

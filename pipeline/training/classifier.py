@@ -32,6 +32,7 @@ TAPPED = (1, 3, 5, 7, 9)
 # that excites such a unit would drown all others. This share of the mean variance is added to each variance.
 _VARIANCE_FLOOR = 0.05
 _STANDARDISE = "standardise"
+_BOTH = ("average_max", "blocks")  # poolings by average and by maximum
 
 Tensors = Sequence[keras.KerasTensor]
 
@@ -46,12 +47,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Classifier:
-    """`whole`: images to probabilities."""
+    """`whole`: images to probabilities. `widths`: of the pieces that the head's features are put together from."""
 
     backbone: keras.Model
     entry: Backbone
     whole: keras.Model
     pooling: str
+    widths: tuple[int, ...]
     _scaled: keras.KerasTensor = field(repr=False)
     _classify: Callable[[keras.KerasTensor], keras.KerasTensor] = field(repr=False)
 
@@ -133,7 +135,9 @@ def build(
     # optimizer and loss into the file, and the file could not be read without them.
     whole = PixelModel(images, probabilities(classify(pooled)), name="classifier")
     whole.compile(jit_compile="auto")  # see `below`
-    return Classifier(backbone, entry, whole, head.pooling, scaled, classify)
+    of_end = 2 if head.pooling in _BOTH else 1
+    widths = tuple(int(end.shape[-1]) for end in tapped for _ in range(of_end))
+    return Classifier(backbone, entry, whole, head.pooling, widths, scaled, classify)
 
 
 def standardise(classifier: Classifier, features: NDArray[np.float32]) -> None:
@@ -141,7 +145,10 @@ def standardise(classifier: Classifier, features: NDArray[np.float32]) -> None:
     if _STANDARDISE not in [layer.name for layer in classifier.whole.layers]:
         return
     variance = features.var(axis=0, dtype=np.float64)
-    scale = 1 / np.sqrt(variance + _VARIANCE_FLOOR * variance.mean() + np.finfo(np.float32).tiny)
+    # Maxima vary far more than averages, and blocks differ: each piece has a floor of its own.
+    pieces = np.split(variance, np.cumsum(classifier.widths)[:-1])
+    floor = np.concatenate([np.full(len(piece), _VARIANCE_FLOOR * piece.mean()) for piece in pieces])
+    scale = 1 / np.sqrt(variance + floor + np.finfo(np.float32).tiny)
     classifier.whole.get_layer(_STANDARDISE).set_weights([features.mean(axis=0, dtype=np.float64), scale])
 
 
@@ -186,8 +193,8 @@ def _tapped(entry: Backbone, pooling: str) -> list[int]:
 
 def _pooled(maps: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     """Maps [N, h, w, c] to [N, c], or [N, 2 c] for `average_max` and `blocks`."""
-    average = [] if pooling == "max" else [layers.GlobalAveragePooling2D()(maps)]
-    largest = [] if pooling == "average" else [layers.GlobalMaxPooling2D()(maps)]
+    average = [layers.GlobalAveragePooling2D()(maps)] if pooling in ("average", *_BOTH) else []
+    largest = [layers.GlobalMaxPooling2D()(maps)] if pooling in ("max", *_BOTH) else []
     return _joined(average + largest)
 
 

@@ -62,6 +62,7 @@ def fit(
     logs: Path,
     checkpoint: Checkpoint | None,
     devices: Devices = ALONE,
+    steps_at_once: int = 1,
 ) -> Fitted:
     """Train `model` (inputs to logits) and leave it with its best weights. An interrupted phase goes on.
 
@@ -79,6 +80,8 @@ def fit(
         checkpoint: None trains without; after `checkpoint.finished`.
         devices: what this process trains on, maybe with others. Call this within their `scope`. `batch_size` and the
             batches of a PyDataset are the global ones; a tf.data Dataset gives this worker's share of each.
+        steps_at_once: that the backend takes before Python hears of it; worth more than 1 where a step takes no longer
+            than the call. Progress and SIGTERM are looked at in between only.
 
     Raises:
         ModelError: a curve is missing or not finite, or a learning rate was to be found and the loss never fell.
@@ -89,7 +92,7 @@ def fit(
     watch: Watch | None = None
     try:
         with termination() as check:
-            _compile(model, phase, steps=steps, label_smoothing=label_smoothing, rates=rates)
+            _compile(model, phase, steps, label_smoothing, rates, steps_at_once)
             resumed = None if checkpoint is None else _resume(model, phase, checkpoint, batch_size)
             connected = devices.connect(model)
             found = _rate(model, phase, training, steps, check, devices) if resumed is None else resumed.found
@@ -140,7 +143,12 @@ def fit(
 
 
 def _compile(
-    model: keras.Model, phase: Phase, *, steps: int, label_smoothing: float, rates: Mapping[str, float]
+    model: keras.Model,
+    phase: Phase,
+    steps: int,
+    label_smoothing: float,
+    rates: Mapping[str, float],
+    steps_at_once: int,
 ) -> None:
     peak = rate_finder.LOWEST if isinstance(phase.learning_rate, str) else phase.learning_rate
     schedule = schedules.of(phase, steps)
@@ -149,6 +157,7 @@ def _compile(
         loss=SmoothedCrossentropy(label_smoothing),
         metrics=[keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")],
         jit_compile="auto",
+        steps_per_execution=steps_at_once,
     )
     model.optimizer.build(model.trainable_variables)
 

@@ -71,7 +71,7 @@ RECIPES: Mapping[str, Recipe] = {
     "feature_extraction": Recipe("a small network on frozen features", (_HEAD,), hidden=(256,)),
     "head_then_finetune": Recipe(
         "the head on frozen features, then the last blocks with it",
-        (_HEAD, Phase("finetune", TopBlocks(top=3), epochs=10, patience=4)),
+        (_HEAD, Phase("finetune", TopBlocks(top=3), epochs=10, patience=4, learning_rate=2e-4)),
     ),
     "gradual_unfreeze": Recipe(
         "the head, then more and more blocks from the top, each time at lower rates (Howard & Ruder 2018)",

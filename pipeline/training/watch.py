@@ -79,11 +79,14 @@ class Watch(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.began, self.validates = time.monotonic(), False
+        self.began, self.validates, self.taken = time.monotonic(), False, 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Keras keeps the mean over the epoch on the device; reading it at every step would make it wait.
-        self.meter.advance(self.images // self.steps, f"{self.phase.name} {self.epochs + 1}/{self.phase.epochs}")
+        number, self.taken = batch + 1 - self.taken, batch + 1
+        self.meter.advance(
+            number * (self.images // self.steps), f"{self.phase.name} {self.epochs + 1}/{self.phase.epochs}"
+        )
         if self.meter.due:
             loss = self._finite("loss", (logs or {}).get("loss", np.nan))
             self.meter.say(

@@ -125,6 +125,17 @@ def test_standardised_features_have_mean_zero_and_near_unit_spread() -> None:
     np.testing.assert_allclose(standardised.std(axis=0), 1 / np.sqrt(1.05), rtol=0.02)
 
 
+def test_each_piece_of_the_features_has_its_own_floor() -> None:
+    model = tiny.make(pooling="average_max")
+    features = np.random.default_rng(1).normal(0, 1, (500, 16)).astype(np.float32)
+    features[:, 8:] *= 100  # maxima
+
+    classifier.standardise(model, features)
+
+    standardised = keras.ops.convert_to_numpy(model.whole.get_layer("standardise")(features))
+    np.testing.assert_allclose(standardised.std(axis=0), 1 / np.sqrt(1.05), rtol=0.03)
+
+
 def test_a_unit_that_was_dead_in_training_cannot_drown_the_others() -> None:
     model = tiny.make()
     features = np.random.default_rng(1).normal(0, 1, (500, 8)).astype(np.float32)

@@ -25,12 +25,13 @@ def main() -> None:
     ):
         trainer.train(
             part,
-            settings.train,
-            settings.augment,
+            settings,
             assignment=pq.read_table("data/assignment.parquet"),
             shards=Path("data/shards"),
+            warm_start=Path("warm_start.json"),
             models=models,
             logs=logs,
+            checkpoints=Path("checkpoints", part),
         )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 IMAGENET = "imagenet"
 NONE = "none"
+LIVE = "live"
 
 
 class Builder(Protocol):
@@ -176,17 +177,12 @@ def get(name: str) -> Backbone:
 
 
 def check(settings: Train) -> Backbone:
-    """The backbone that `settings` name. Raises `SettingsError` if they ask of it what it cannot do."""
+    """The backbone that `settings` name. Raises `SettingsError` if it does not take their size."""
     backbone = get(settings.backbone)
     if settings.input_size < backbone.minimum_size:
         raise SettingsError(
             f"train.input_size: {backbone.name} needs at least {backbone.minimum_size}, got {settings.input_size}.",
             fix=f"set train.input_size, {backbone.name} was trained with {backbone.native_size}",
-        )
-    if settings.finetune.blocks > backbone.blocks:
-        raise SettingsError(
-            f"train.finetune.blocks: {backbone.name} has {backbone.blocks} blocks, got {settings.finetune.blocks}.",
-            fix=f"set train.finetune.blocks to 0-{backbone.blocks}",
         )
     return backbone
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
-from pipeline.cli import quarantine, reference, schema, split
+from pipeline.cli import quarantine, recipes, reference, schema, split
 from pipeline.cli.errors import clear_errors
 from pipeline.errors import RefitError, TransientError
 from pipeline.promotion.promote import promote as carry_out
@@ -39,6 +39,7 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(split.app, name="split")
 app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
+app.command()(recipes.recipes)
 console = Console()
 
 Source = Annotated[str | None, typer.Option(help="Directory or s3://bucket/prefix with one folder per class.")]
@@ -194,7 +195,7 @@ def _params(source: str | None, model: str | None, overrides: list[str] | None) 
         ("ingest", "source", ()),
         ("ingest", "labels", ()),
         ("validate", "schema", ()),
-        ("train", "weights", (catalogue.IMAGENET, catalogue.NONE)),
+        ("train", "weights", (catalogue.IMAGENET, catalogue.NONE, catalogue.LIVE)),
     ):
         place = params[section][key]
         if place is not None and place not in words and "://" not in place:

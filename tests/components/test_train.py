@@ -10,7 +10,7 @@ import yaml
 from pipeline import files, settings
 from tests.pipeline.training import workspace
 
-CHANGES = ["train.input_size=32", "train.head.epochs=1", "train.head.views=0", "train.finetune.blocks=0"]
+CHANGES = ["train.input_size=32", "train.views=0", "train.recipe=linear_probe", "train.phases.head.epochs=1"]
 
 
 def run(folder: Path, part: str, *changes: str) -> subprocess.CompletedProcess[str]:

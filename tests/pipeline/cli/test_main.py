@@ -43,7 +43,7 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
         (["train.batch_sise=1"], 78, "train.batch_sise, did you mean train.batch_size"),
         (["train.backbone=resnet_50"], 78, "did you mean resnet50"),
         (["train.input_size=16"], 78, "at least 32"),
-        (["train.finetune.blocks=900"], 78, "train.finetune.blocks"),
+        (["train.phases.finetune.unfreeze.top=900"], 78, "train.phases.finetune.unfreeze"),
         (["promote.model=UP/../and/away"], 78, "promote.model"),
     ],
     ids=["unknown key", "unknown backbone", "too small for the backbone", "too many blocks", "name of the model"],

@@ -33,7 +33,7 @@ class Workspace:
     images: int = 240
     live: bool = True
     message: str = "the run's own words"  # stands wherever a stage may quote what came from outside
-    overrides: tuple[str, ...] = ("ingest.source=/photos/steel", "train.finetune.blocks=5")
+    overrides: tuple[str, ...] = ("ingest.source=/photos/steel", "train.phases.finetune.unfreeze.top=5")
 
     def stages(self) -> list[tuple[str, Callable[[], None]]]:
         return [
@@ -270,7 +270,7 @@ class Workspace:
                 "cause": "too few images",
                 "score": 0.21,
                 "evidence": ["Half of the 8 classes have 62 different training pictures or fewer."],
-                "change": {"train.head.views": 4},
+                "change": {"train.views": 4},
                 "advice": "Collect images, first of unlisted.",
             },
         ]

@@ -8,17 +8,20 @@ from pipeline.training import classifier, filters
 from tests.pipeline.training import tiny
 
 
-@pytest.mark.parametrize("blocks", [0, 1, 2, 3])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_the_pieces_together_are_the_whole(blocks: int) -> None:
-    model = tiny.make(blocks)
+    model = tiny.make()
     images, _, _ = tiny.pictures(4)
     kernel = np.random.default_rng(0).normal(size=(8, 3))
     model.head.get_layer("logits").set_weights([kernel, np.array([0.1, 0.2, 0.3])])
+    pieces = model.cut(blocks)
 
-    maps = model.lower.predict_on_batch(images)
-    logits = model.head(model.middle(maps))
+    maps = pieces.lower.predict_on_batch(images)
+    features = pieces.middle.predict_on_batch(maps)
+    logits = model.head(features)
 
-    np.testing.assert_allclose(model.upper(maps), logits, rtol=1e-5)
+    np.testing.assert_allclose(features, model.features.predict_on_batch(images), rtol=1e-5)
+    np.testing.assert_allclose(pieces.upper(maps), logits, rtol=1e-5)
     whole = model.whole.predict_on_batch(images)
     np.testing.assert_allclose(whole, keras.ops.softmax(logits), atol=1e-6)
     assert whole.dtype == np.float32
@@ -27,14 +30,14 @@ def test_the_pieces_together_are_the_whole(blocks: int) -> None:
 
 @pytest.mark.parametrize("blocks", [1, 3], ids=["one", "all"])
 def test_filters_come_first_in_their_order(blocks: int) -> None:
-    plain, filtered = tiny.make(blocks), tiny.make(blocks, filters=("contours", "grayscale"))
+    plain, filtered = tiny.make(), tiny.make(filters=("contours", "grayscale"))
     images, _, _ = tiny.pictures(4)
     seen = filters.apply(images, ["contours", "grayscale"])
 
-    maps = filtered.lower.predict_on_batch(images)
+    maps = filtered.cut(blocks).lower.predict_on_batch(images)
 
-    np.testing.assert_allclose(maps, plain.lower.predict_on_batch(seen), atol=1e-5)
-    assert not np.allclose(maps, plain.lower.predict_on_batch(images), atol=0.1)
+    np.testing.assert_allclose(maps, plain.cut(blocks).lower.predict_on_batch(seen), atol=1e-5)
+    assert not np.allclose(maps, plain.cut(blocks).lower.predict_on_batch(images), atol=0.1)
     assert [layer.name for layer in filtered.whole.layers[1:3]] == ["contours", "grayscale"]
     kernel = np.random.default_rng(0).normal(size=(8, 3))
     for model in (plain, filtered):
@@ -44,34 +47,65 @@ def test_filters_come_first_in_their_order(blocks: int) -> None:
     assert whole.std() > 0.01
 
 
-def test_the_first_phase_trains_the_head_alone() -> None:
-    model = tiny.make(2)
+def test_at_first_the_head_alone_learns() -> None:
+    model = tiny.make(hidden=(5,))
 
-    assert [w.path.split("/")[-2] for w in model.whole.trainable_weights] == ["logits", "logits"]
+    assert {w.path.split("/")[-2] for w in model.whole.trainable_weights} == {"hidden_0", "logits"}
     assert model.whole.get_layer("probabilities").classes == tiny.CLASSES
 
 
-@pytest.mark.parametrize(
-    ("blocks", "learning"),
-    [(0, set()), (1, {"top_conv"}), (2, {"top_conv", "block_conv"}), (3, {"top_conv", "block_conv", "stem_conv"})],
-    ids=["none", "one", "two", "all"],
-)
-def test_the_second_phase_trains_the_last_blocks_but_never_batch_norm(blocks: int, learning: set[str]) -> None:
-    model = tiny.make(blocks)
+@pytest.mark.parametrize("kind", ["average", "max", "average_max"])
+def test_pooling(kind: str) -> None:
+    model = tiny.make(pooling=kind)
+    images, _, _ = tiny.pictures(4)
+    maps = model.cut(1).lower.predict_on_batch(images)
+    top = keras.Model(model.backbone.get_layer("block").output, model.backbone.output).predict_on_batch(maps)
+    mean, largest = top.mean(axis=(1, 2)), top.max(axis=(1, 2))
+
+    expected = {"average": mean, "max": largest, "average_max": np.concatenate([mean, largest], axis=1)}[kind]
+
+    np.testing.assert_allclose(model.features.predict_on_batch(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norms", [False, True], ids=["frozen BatchNorm", "trained BatchNorm"])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_the_last_blocks_learn_and_batch_norm_only_when_told(blocks: int, norms: bool) -> None:
+    model = tiny.make()
     images, classes, _ = tiny.pictures(24)
-    maps = model.lower.predict_on_batch(images)
+    pieces = model.cut(blocks)
+    maps = pieces.lower.predict_on_batch(images)
     before = {w.path: w.numpy() for w in model.whole.weights}
 
-    classifier.unfreeze(model)
-    model.upper.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.upper.fit(maps, classes, epochs=3, batch_size=8, verbose=0)
+    classifier.unfreeze(model, blocks, batch_norm=norms, decay=1.0)
+    pieces.upper.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    pieces.upper.fit(maps, classes, epochs=3, batch_size=8, verbose=0)
 
     changed = {w.path.split("/")[-2] for w in model.whole.weights if not np.array_equal(w.numpy(), before[w.path])}
-    assert changed == learning | {"logits"}
+    learning = {"top", "block", "stem"} - set(("stem", "block", "top")[: 3 - blocks])
+    expected = {f"{name}_conv" for name in learning} | ({f"{name}_bn" for name in learning} if norms else set())
+    assert changed == expected | {"logits"}
+
+
+def test_rates_fall_from_block_to_block() -> None:
+    model = tiny.make()
+
+    shares = classifier.unfreeze(model, 2, batch_norm=False, decay=0.5)
+
+    by_layer = {path.split("/")[-2]: share for path, share in shares.items()}
+    assert by_layer == {"top_conv": 0.5, "block_conv": 0.25}
+
+
+def test_what_is_frozen_again_learns_no_more() -> None:
+    model = tiny.make()
+    classifier.unfreeze(model, 3, batch_norm=True, decay=1.0)
+
+    classifier.unfreeze(model, 1, batch_norm=False, decay=1.0)
+
+    assert {w.path.split("/")[-2] for w in model.cut(3).upper.trainable_weights} == {"top_conv", "logits"}
 
 
 def test_standardised_features_have_mean_zero_and_near_unit_spread() -> None:
-    model = tiny.make(0)
+    model = tiny.make()
     features = np.random.default_rng(1).normal(5, 3, (500, 8)).astype(np.float32)
 
     classifier.standardise(model, features)
@@ -82,7 +116,7 @@ def test_standardised_features_have_mean_zero_and_near_unit_spread() -> None:
 
 
 def test_a_unit_that_was_dead_in_training_cannot_drown_the_others() -> None:
-    model = tiny.make(0)
+    model = tiny.make()
     features = np.random.default_rng(1).normal(0, 1, (500, 8)).astype(np.float32)
     features[:, 0] = 0
     classifier.standardise(model, features)
@@ -93,7 +127,7 @@ def test_a_unit_that_was_dead_in_training_cannot_drown_the_others() -> None:
 
 
 def test_identical_images_give_finite_features() -> None:
-    model = tiny.make(0)
+    model = tiny.make()
 
     classifier.standardise(model, np.ones((4, 8), np.float32))
 

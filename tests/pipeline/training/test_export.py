@@ -18,7 +18,7 @@ from tests.pipeline.training import tiny
 
 @pytest.fixture
 def whole() -> keras.Model:
-    model = tiny.make(1)
+    model = tiny.make()
     model.head.get_layer("logits").set_weights([np.random.default_rng(0).normal(size=(8, 3)), np.zeros(3)])
     return model.whole
 

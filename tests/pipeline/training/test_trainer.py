@@ -15,23 +15,27 @@ from pipeline.dataset import records
 from pipeline.dataset.shard_index import load_index
 from pipeline.errors import DataError, ModelError
 from pipeline.settings import Filter, Settings
-from pipeline.training import export, fitting, trainer
+from pipeline.training import export, fitted, trainer
+from pipeline.training.roles import roles
 from tests.pipeline.training import tiny, workspace
 
 PARAMS = settings.read_params(settings.code_root() / "params.yaml")
 
 
+FROZEN = ("train.recipe=linear_probe",)
+
+
 def quick(*overrides: str) -> Settings:
     """A tiny backbone on thumbnails: two epochs a phase, one block."""
+    head_alone = set(FROZEN) & set(overrides)
     quickened = [
         "train.backbone=tiny",
         f"train.input_size={tiny.SIZE}",
         "train.batch_size=8",
-        "train.head.views=1",
-        "train.head.epochs=2",
-        "train.head.learning_rate=0.01",
-        "train.finetune.blocks=1",
-        "train.finetune.epochs=2",
+        "train.views=1",
+        "train.phases.head.epochs=2",
+        "train.phases.head.learning_rate=0.01",
+        *([] if head_alone else ["train.phases.finetune.unfreeze.top=1", "train.phases.finetune.epochs=2"]),
     ]
     return settings.parse(settings.with_overrides(PARAMS, [*quickened, *overrides]))
 
@@ -43,12 +47,13 @@ def train(root: Path, part: str, chosen: Settings, name: str = "run") -> tuple[P
     table = files_table(root)
     trainer.train(
         part,
-        chosen.train,
-        chosen.augment,
+        chosen,
         assignment=table,
         shards=root / "data/shards",
+        warm_start=root / "warm_start.json",
         models=models,
         logs=logs,
+        checkpoints=root / name / "checkpoints",
     )
     return models, files.read_json(models / "history.json")
 
@@ -78,13 +83,13 @@ def test_a_fold_is_neither_learned_from_nor_stopped_by(root: Path) -> None:
     table = files_table(root)
     rows = {row["image_id"]: row for row in table.to_pylist()}
 
-    roles = trainer.roles(table, "fold-1", 3)
+    found = roles(table, "fold-1", 3)
 
-    assert len(roles.train) == 12
-    assert len(roles.val) == 3
-    assert {(rows[image]["split"], rows[image]["fold"]) for image in roles.train} == {("train", 0)}
-    assert {(rows[image]["split"], rows[image]["fold"]) for image in roles.val} == {("val", 0)}
-    assert all(rows[image]["class"] == number for image, number in {**roles.train, **roles.val}.items())
+    assert len(found.train) == 12
+    assert len(found.val) == 3
+    assert {(rows[image]["split"], rows[image]["fold"]) for image in found.train} == {("train", 0)}
+    assert {(rows[image]["split"], rows[image]["fold"]) for image in found.val} == {("val", 0)}
+    assert all(rows[image]["class"] == number for image, number in {**found.train, **found.val}.items())
 
 
 def test_the_final_part_learns_from_all_folds_and_never_from_test_or_quarantine(root: Path) -> None:
@@ -94,11 +99,11 @@ def test_the_final_part_learns_from_all_folds_and_never_from_test_or_quarantine(
     )
     rows = {row["image_id"]: row for row in quarantined.to_pylist()}
 
-    roles = trainer.roles(quarantined, "final", 3)
+    found = roles(quarantined, "final", 3)
 
-    assert len(roles.train) == 23
-    assert {rows[image]["split"] for image in roles.train} == {"train"}
-    assert {rows[image]["split"] for image in roles.val} == {"val"}
+    assert len(found.train) == 23
+    assert {rows[image]["split"] for image in found.train} == {"train"}
+    assert {rows[image]["split"] for image in found.val} == {"val"}
 
 
 @pytest.mark.parametrize(
@@ -113,11 +118,11 @@ def test_parts_that_cannot_be_trained(root: Path, gone: Any, problem: str) -> No
     left = pa.Table.from_pylist([row for row in files_table(root).to_pylist() if not gone(row)])
 
     with pytest.raises(DataError, match=problem):
-        trainer.roles(left, "final", 3)
+        roles(left, "final", 3)
 
 
 def test_the_final_part_is_trained_recorded_and_exported(root: Path) -> None:
-    models, history = train(root, "final", quick("train.head.epochs=20"), "final")
+    models, history = train(root, "final", quick("train.phases.head.epochs=20"), "final")
 
     assert [phase["name"] for phase in history["phases"]] == ["head", "finetune"]
     for phase in history["phases"]:
@@ -149,31 +154,28 @@ def fold(root: Path, registered: None) -> tuple[Path, dict[str, Any]]:
 def test_the_same_seed_gives_the_same_model(root: Path, fold: tuple[Path, dict[str, Any]]) -> None:
     models, history = train(root, "fold-0", quick(), "again")
 
+    timeless = {"seconds": 0, "images_per_second": 0}
     for phase, again in zip(fold[1]["phases"], history["phases"], strict=True):
-        assert {**phase, "seconds": 0} == {**again, "seconds": 0}
+        assert phase | timeless == again | timeless
     for one, other in zip(_weights(fold[0]), _weights(models), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_blocks_whose_inputs_fit_no_memory_are_trained_online(
-    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(trainer, "CACHE_BYTES", 1)
-
+def test_blocks_whose_inputs_fit_nowhere_are_trained_online(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        _, history = train(root, "fold-0", quick(), "online")
+        _, history = train(root, "fold-0", quick("train.cache_gigabytes=1.0e-5"), "online")
 
     assert any("computed anew in each epoch" in message for message in caplog.messages)
+    assert [phase["cached"] for phase in history["phases"]] == [True, False]
     assert len(history["phases"][1]["val_loss"]) == 2
 
 
-def test_mixed_images_are_trained_on_without_keeping_them(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        _, history = train(root, "fold-0", quick("augment.preset=strong"), "mixed")
+def test_mixed_images_are_trained_on_without_keeping_them(root: Path) -> None:
+    _, history = train(root, "fold-0", quick("augment.preset=strong"), "mixed")
 
-    assert any("images are mixed" in message for message in caplog.messages)
     finetune = history["phases"][1]
-    for curve in fitting.CURVES:
+    assert not finetune["cached"]
+    for curve in fitted.CURVES:
         assert len(finetune[curve]) == 2
         assert np.isfinite(finetune[curve]).all()
 
@@ -181,19 +183,19 @@ def test_mixed_images_are_trained_on_without_keeping_them(root: Path, caplog: py
 def test_stored_copies_are_learned_from_and_counted(tmp_path: Path) -> None:
     workspace.write(tmp_path, of_red=2)
 
-    _, history = train(tmp_path, "fold-1", quick("train.finetune.blocks=0"))
+    _, history = train(tmp_path, "fold-1", quick(*FROZEN))
 
     assert history["images"] == {"train": 12, "val": 3, "copies": 8}  # two of each of four red ones outside the fold
 
 
 def test_a_second_phase_that_makes_it_worse_is_undone(root: Path, fold: tuple[Path, dict[str, Any]]) -> None:
     """At this rate the last block is wrecked. The first phase is that of `fold`, which had the same seed."""
-    models, history = train(root, "fold-0", quick("train.finetune.learning_rate=5.0"), "worse")
+    models, history = train(root, "fold-0", quick("train.phases.finetune.learning_rate=5.0"), "worse")
 
     head, finetune = history["phases"]
     assert min(finetune["val_loss"]) >= min(head["val_loss"])
     assert history["kept_phase"] == "head"
-    kept, _ = train(root, "fold-0", quick("train.finetune.blocks=0"), "head-only")
+    kept, _ = train(root, "fold-0", quick(*FROZEN), "head-only")
     backbone = export.load(models / "model.keras").get_layer("tiny")
     untouched = export.load(kept / "model.keras").get_layer("tiny")
     for one, other in zip(backbone.get_weights(), untouched.get_weights(), strict=True):
@@ -201,7 +203,7 @@ def test_a_second_phase_that_makes_it_worse_is_undone(root: Path, fold: tuple[Pa
 
 
 def test_no_blocks_means_no_second_phase(root: Path) -> None:
-    _, history = train(root, "fold-1", quick("train.finetune.blocks=0"), "frozen")
+    _, history = train(root, "fold-1", quick(*FROZEN), "frozen")
 
     assert [phase["name"] for phase in history["phases"]] == ["head"]
     assert history["kept_phase"] == "head"
@@ -209,7 +211,7 @@ def test_no_blocks_means_no_second_phase(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["grayscale", "edges", "contours", "clahe"])
 def test_a_filter_is_part_of_what_is_exported(root: Path, name: Filter) -> None:
-    models, history = train(root, "final", quick(f"train.filters=[{name}]", "train.finetune.blocks=0"), name)
+    models, history = train(root, "final", quick(f"train.filters=[{name}]", *FROZEN), name)
 
     assert history["environment"]["filters"] == [name]
     images, _, _ = tiny.pictures(6, seed=3)
@@ -224,8 +226,8 @@ def test_a_filter_is_part_of_what_is_exported(root: Path, name: Filter) -> None:
 
 
 def test_training_that_diverges_leaves_no_model(root: Path) -> None:
-    with pytest.raises(ModelError, match=r"train\.head\.learning_rate"):
-        train(root, "fold-0", quick("train.head.learning_rate=1.0e+38"), "diverged")
+    with pytest.raises(ModelError, match=r"train\.phases\.head\.learning_rate"):
+        train(root, "fold-0", quick("train.phases.head.learning_rate=1.0e+38"), "diverged")
 
     assert not (root / "diverged/models/model.keras").exists()
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from pipeline.backbones.registry import Backbone
-from pipeline.settings import Filter
+from pipeline.settings import Filter, Head
 from pipeline.training import classifier
 from pipeline.training.classifier import Classifier
 
@@ -35,10 +35,11 @@ def build(size: int, *, pretrained: bool) -> keras.Model:
 ENTRY = Backbone("tiny", build, scaling="tf", native_size=SIZE, minimum_size=8, block_ends=("stem", "block"))
 
 
-def make(blocks: int, *, seed: int = 0, dropout: float = 0.0, filters: Sequence[Filter] = ()) -> Classifier:
-    keras.utils.set_random_seed(seed)
+def make(*, filters: Sequence[Filter] = (), hidden: Sequence[int] = (), pooling: str = "average") -> Classifier:
+    keras.utils.set_random_seed(0)
+    head = Head(pooling=pooling, normalisation="standardise", hidden=None, dropout=0.0)
     backbone = build(SIZE, pretrained=False)
-    return classifier.build(backbone, ENTRY, classes=CLASSES, blocks=blocks, dropout=dropout, filters=filters)
+    return classifier.build(backbone, ENTRY, classes=CLASSES, head=head, hidden=hidden, filters=filters)
 
 
 def pictures(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -13,7 +13,7 @@ that. A seed changes the splits and the training.
   0.001, 5 epochs, batches of 32, no class weights. What the frozen backbone gives is computed once, not in each epoch.
 - refit: params.yaml, with what --set changes, by the `refit` command. Some of its images are set aside to stop by.
 
-Seconds are those of all folds of a seed, processes included, without ingest to shard.
+Seconds are those of all folds of a seed, without ingest to shard; Refit's are of a process for each fold.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ from driving import Case
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-
-console = Console(width=None if sys.stdout.isatty() else 140, stderr=False)
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,7 @@ def main() -> None:
                     f"{mean(scores[name].seconds):.0f}",
                     end_section=name == REFIT,
                 )
+    console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(
         f"{arguments.folds} folds x {arguments.seeds} seeds; mean ± standard error; points of balanced accuracy"
         + (f"; {' '.join(arguments.set)}" if arguments.set else "")

@@ -66,7 +66,8 @@ def fold(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
     epochs: list[list[float]] = []
     for phase in plan["phases"]:
         freeze(base, phase["frozen"])
-        model.compile(keras.optimizers.Adam(phase["learning_rate"]), "sparse_categorical_crossentropy", ["accuracy"])
+        optimizer = keras.optimizers.Adam(phase["learning_rate"])
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         stop = keras.callbacks.EarlyStopping("val_loss", patience=phase["patience"], restore_best_weights=True)
         times = [time.perf_counter()]
         clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_, times=times: times.append(time.perf_counter()))

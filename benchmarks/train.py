@@ -177,7 +177,7 @@ def main() -> None:
     console.print(f"{case}, {arguments.folds} folds: {images}" + "".join(f"; {text}" for text in arguments.set))
     table = Table("", "wall s", "script takes × as long", "epochs by phase", "accuracy", "balanced accuracy")
     partly = arguments.epochs_timed
-    name = "usual Keras script" + (f" ({partly} epochs of a phase timed, the rest reckoned)" if partly else "")
+    name = "usual Keras script" + (f", {partly} epochs of a phase timed, the rest reckoned" if partly else "")
     for label, result, seconds in (
         (name, script, script.seconds),
         ("refit, train", refit, refit.seconds),

@@ -17,6 +17,7 @@ from pipeline.backbones import efficientnet_lite, keras_files, registry, weights
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.scaling import InputScaling
 from pipeline.errors import ModelError
+from pipeline.settings import Head
 from pipeline.training import classifier
 
 SIZE = 16
@@ -31,6 +32,7 @@ def build_tiny(size: int, *, pretrained: bool) -> keras.Model:
     return keras.Model(inputs, x, name="tiny")
 
 
+HEAD = Head(pooling="average", normalisation="standardise", hidden=None, dropout=0.0)
 TINY = Backbone("tiny", build_tiny, "tf", SIZE, 8, block_ends=())
 
 
@@ -165,7 +167,7 @@ def test_a_file_that_points_to_others_is_refused(tmp_path: Path, kind: str) -> N
 
 
 def our_model(backbone: keras.Model, entry: Backbone = TINY) -> keras.Model:
-    return classifier.build(backbone, entry, classes=("a", "b"), blocks=0, dropout=0.0).whole
+    return classifier.build(backbone, entry, classes=("a", "b"), head=HEAD).whole
 
 
 def test_a_model_of_ours_gives_its_backbone(tmp_path: Path) -> None:

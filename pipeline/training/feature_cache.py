@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import uuid
@@ -27,6 +28,7 @@ from pipeline import files
 
 logger = logging.getLogger(__name__)
 
+DENSE_BYTES = 1 << 30
 _KEY, _NAMES, _ROWS = "key.json", "names.txt", "rows.npy"
 
 
@@ -112,24 +114,39 @@ class Shelf:
 
 
 class Stored:
-    """Rows [V, N, ...] that lie on V shelves, each of which holds the N names. Nothing is copied until it is taken."""
+    """Rows [V, N, ...] that lie on V shelves, each of which holds the N names.
+
+    Up to `DENSE_BYTES` are copied into memory at once, as they are taken several thousand times; of more nothing is
+    copied until it is taken.
+    """
 
     def __init__(self, shelves: Sequence[Shelf], names: Sequence[str]) -> None:
         self._parts = [shelf.parts for shelf in shelves]
         self._places = np.array([[shelf.places[name] for name in names] for shelf in shelves], np.int64)
-        self.shape = (len(shelves), len(names), *self._parts[0][0].shape[1:])
+        first = self._parts[0][0]
+        self.shape = (len(shelves), len(names), *first.shape[1:])
+        self._dense: NDArray[Any] | None = None
+        if math.prod(self.shape) * first.itemsize <= DENSE_BYTES:
+            self._dense = np.empty(self.shape, first.dtype)
+            for view, rows in enumerate(self._dense):
+                self._copy(rows, np.full(len(names), view), np.arange(len(names)))
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def take(self, views: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Float32 [n, ...]: of each of n pairs of view and row."""
+        if self._dense is not None:
+            return self._dense[views, rows].astype(np.float32, copy=False)
         taken = np.empty((len(views), *self.shape[2:]), np.float32)
+        self._copy(taken, views, rows)
+        return taken
+
+    def _copy(self, taken: NDArray[Any], views: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         places = self._places[views, rows]
         for view, part in set(zip(views.tolist(), places[:, 0].tolist(), strict=True)):
             here = (views == view) & (places[:, 0] == part)
             taken[here] = self._parts[view][part][places[here, 1]]
-        return taken
 
     def view(self, view: int) -> NDArray[np.float32]:
         """Float32 [N, ...]."""

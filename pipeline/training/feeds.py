@@ -23,23 +23,26 @@ from pipeline.training.views import Alteration, Shuffled
 @dataclass(frozen=True)
 class Feed:
     """`model`: inputs to logits. `training(epoch)` gives its batches from that epoch on, `steps` in each. `validation`:
-    (inputs, classes) as arrays, or batches of them. `images`: in an epoch, repeated ones too."""
+    (inputs, classes) as arrays, or batches of them. `images`: in an epoch, repeated ones too. `importance`: float32
+    [classes], what an image of each counts."""
 
     model: keras.Model
     training: Callable[[int], Any]
     validation: Any
     images: int
     steps: int
+    importance: NDArray[np.float32]
 
     def losses(self, batch_size: int, smoothing: float) -> NDArray[np.float32]:
-        """Float32 [N]: the loss of each validation image with the weights that the model has now."""
+        """Float32 [N]: the loss of each validation image, as it counts, with the weights that the model has now."""
         inputs, classes = self.validation if isinstance(self.validation, tuple) else (self.validation, None)
         if classes is None:
             classes = np.concatenate([found for _, found in inputs.as_numpy_iterator()])
         self.model.compile(jit_compile="auto")  # uncompiled, Keras predicts through XLA, on a CPU 20 times slower
         logits = self.model.predict(inputs, batch_size=batch_size, verbose=0)[: len(classes)]
-        losses: NDArray[np.float32] = keras.ops.convert_to_numpy(SmoothedCrossentropy(smoothing).call(classes, logits))
-        return losses
+        losses = keras.ops.convert_to_numpy(SmoothedCrossentropy(smoothing).call(classes, logits))
+        counted: NDArray[np.float32] = losses * self.importance[classes]
+        return counted
 
 
 def kept(
@@ -64,7 +67,8 @@ def kept(
     held_out = {name: rows.view(0) for name, rows in given.checked.items()}
     validation = (held_out, np.array([item.number for item in images.roles.checked]))
     count = len(numbers) * passes
-    return Feed(model.cut(blocks).upper, training, validation, count, max(1, count // batch_size))
+    importance = _importance(images, phase)
+    return Feed(model.cut(blocks).upper, training, validation, count, max(1, count // batch_size), importance)
 
 
 def online(
@@ -99,7 +103,7 @@ def online(
     number = devices.even(len(images.roles.val))
     held_out = images.of_view(0, images.roles.val, alteration, "val").take(number)
     validation = views.unaltered(held_out, number, alteration, batch_size=batch_size)
-    return Feed(trained, training, validation, count, steps)
+    return Feed(trained, training, validation, count, steps, _importance(images, phase))
 
 
 def _classes(images: PartImages, phase: Phase) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -107,3 +111,9 @@ def _classes(images: PartImages, phase: Phase) -> tuple[NDArray[np.int64], NDArr
     numbers = np.array([item.number for item in images.roles.learned])
     balanced = phase.class_balance == "weights"
     return numbers, views.class_weights(numbers, len(images.index.classes), balanced=balanced)
+
+
+def _importance(images: PartImages, phase: Phase) -> NDArray[np.float32]:
+    """Rare classes count as much as others where the phase sees to it that they do in training."""
+    numbers = np.array([item.number for item in images.roles.learned])
+    return views.class_weights(numbers, len(images.index.classes), balanced=phase.class_balance != "none")

@@ -15,7 +15,7 @@ from pipeline.dataset import records
 from pipeline.dataset.shard_index import load_index
 from pipeline.errors import DataError, ModelError
 from pipeline.settings import Filter, Settings
-from pipeline.training import export, fitted, parity, trainer
+from pipeline.training import export, fitted, fitting, parity, trainer
 from pipeline.training.devices import ALONE
 from pipeline.training.roles import roles
 from pipeline.training.trainer import Places
@@ -198,6 +198,51 @@ def test_a_second_phase_that_makes_it_worse_is_undone(root: Path, fold: tuple[Pa
     untouched = export.load(kept / "model.keras").get_layer("tiny")
     for one, other in zip(backbone.get_weights(), untouched.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_batches_that_do_not_fit_are_halved_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A GPU whose memory takes four images."""
+    whole, tried = fitting.fit, []
+
+    def scarce(*arguments: Any, batch_size: int, **more: Any) -> Any:
+        tried.append(batch_size)
+        if batch_size > 4:
+            raise fitting.OutOfMemory("too small", fix="lower train.batch_size")
+        return whole(*arguments, batch_size=batch_size, **more)
+
+    monkeypatch.setattr(fitting, "fit", scarce)
+    _, history = train(root, "fold-1", quick(*FROZEN), "scarce")
+
+    assert tried == [8, 4]
+    assert [phase["batch_size"] for phase in history["phases"]] == [4]
+    assert any("halved to 4 images" in message for message in caplog.messages)
+    with pytest.raises(ModelError, match="too small"):
+        train(root, "fold-1", quick(*FROZEN, "train.batch_size=16"), "scarcer")
+
+
+def test_a_final_model_starts_from_the_live_one_and_a_fold_does_not(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live, _ = train(root, "final", quick("train.phases.finetune.learning_rate=0.05"), "live")
+    learned = export.load(live / "model.keras").get_layer("tiny").get_weights()
+    original = tiny.build(tiny.SIZE, pretrained=True).get_weights()
+    files.write_json(root / "warm_start.json", {"model": str(live / "model.keras")})
+    try:
+        warm, history = train(root, "final", quick("train.weights=live", *FROZEN), "warm")
+        with caplog.at_level("INFO"):
+            _, of_fold = train(root, "fold-0", quick("train.weights=live", *FROZEN), "warm-fold")
+    finally:
+        files.write_json(root / "warm_start.json", {})
+
+    kept = export.load(warm / "model.keras").get_layer("tiny").get_weights()
+    for one, other in zip(kept, learned, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any(not np.array_equal(one, other) for one, other in zip(kept, original, strict=True))
+    assert history["weights"] == str(live / "model.keras")
+    assert of_fold["weights"] == "imagenet"
+    assert any("as folds must" in message for message in caplog.messages)
 
 
 def test_no_blocks_means_no_second_phase(root: Path) -> None:

@@ -33,7 +33,7 @@ SETTINGS = [
     f"promote.model={MODEL}",
     "train.parts=[fold-0, fold-1, final]",
     "train.input_size=64",
-    "train.finetune.epochs=6",
+    "train.phases.finetune.epochs=6",
     "augment.horizontal_flip=false",
 ]
 LOG_LINES = 20

@@ -24,11 +24,12 @@ import psutil
 import yaml
 
 from pipeline import files
-from pipeline.backbones import registry as backbones
+from pipeline.backbones.registry import LIVE
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
-from pipeline.promotion.registry import Registry
+from pipeline.promotion.registry import MODEL, Registry
 from pipeline.settings import code_root, parse, refit_home
 from pipeline.stage import DONE, FAILURE, explain, record_failure
+from pipeline.training import recipes
 
 RUNNING, INTERRUPTED, FAILED = "running", "interrupted", "failed"
 NOTHING_NEW, REFUSED, PROMOTED = "nothing_new", "refused", "promoted"
@@ -137,7 +138,7 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
     Raises `SettingsError` for wrong params or a source that is not this model's, and `OSError`.
     """
     settings = parse(params)
-    backbones.check(settings.train)
+    recipes.check(settings.train)
     run = Run(refit_home() / "runs" / safe_id(run_id))
     if (run.path / "run.json").exists():
         return run
@@ -164,7 +165,11 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
             shutil.copytree(code_root() / name, staged / name, ignore=shutil.ignore_patterns("__pycache__"))
         (staged / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
         _copy_schema(settings.validate_.schema_, staged / "schema.pbtxt")
-        files.write_json(staged / "live.json", registry(model).live().as_json())
+        live = registry(model).live()
+        files.write_json(staged / "live.json", live.as_json())
+        # Apart from live.json, so that a new live model makes nothing be trained again that does not start from it.
+        warm = {"model": f"{live.path}/{MODEL}"} if settings.train.weights == LIVE and live.path else {}
+        files.write_json(staged / "warm_start.json", warm)
         if parent is not None:
             shutil.copyfile(parent.path / "dvc.lock", staged / "dvc.lock")
             _check_out(staged)

@@ -11,13 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def prepare() -> None:
-    """Silence TensorFlow's startup chatter and let its GPU memory grow. Call before the first `import keras`.
+def prepare(*, backend: str | None = None) -> None:
+    """Silence TensorFlow's startup chatter and let GPU memory grow. Call before the first `import keras`.
 
-    What the user has set in the environment stays.
+    What the user has set in the environment stays, but for the backend of Keras, if one is given.
     """
+    if backend is not None:
+        os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # level 2 still reports CUDA plugins registered twice
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault(
+        "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+    )  # JAX would take three quarters of the memory at once
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it reports each asset it writes, each function traced
     # google.api_core tells at every start when it will stop supporting this Python.
@@ -33,7 +38,7 @@ def quiet_imports() -> Iterator[None]:
     to the file descriptor, before it reads any setting.
     """
     prepare()
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _no_descriptor_2():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), no_descriptor_2():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
@@ -43,7 +48,8 @@ def quiet_imports() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_descriptor_2() -> Iterator[None]:
+def no_descriptor_2() -> Iterator[None]:
+    """Drop what libraries write to standard error past Python. Everything else that writes there is dropped too."""
     kept = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

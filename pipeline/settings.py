@@ -10,12 +10,21 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.errors import SettingsError
 
@@ -113,27 +122,13 @@ class Shard(Section):
         return self
 
 
-class Head(Section):
-    views: Count
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    learning_rate: PositiveFloat
-    epochs: Positive
-    patience: Positive
-    class_weights: Literal["balanced", "none"]
-
-
-class Finetune(Section):
-    blocks: Count
-    learning_rate: PositiveFloat
-    epochs: Positive
-    patience: Positive
+AugmentPreset = Literal["none", "light", "standard", "strong", "medical", "aerial"]
 
 
 class Augment(Section):
     """A value of None means the preset's (`dataset.presets`)."""
 
-    preset: Literal["none", "light", "standard", "strong", "medical", "aerial"]
+    preset: AugmentPreset
     seed: Count
     fill: Literal["nearest", "reflect", "wrap", "constant"] | None
     never_mirror: tuple[str, ...]
@@ -160,6 +155,64 @@ class Augment(Section):
 Filter = Literal["grayscale", "edges", "contours", "clahe"]
 
 
+class Head(Section):
+    """`hidden` of None means the recipe's (`training.recipes`)."""
+
+    pooling: Literal["average", "max", "average_max", "blocks"]
+    normalisation: Literal["standardise", "none"]
+    hidden: tuple[Positive, ...] | None
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class TopBlocks(Section):
+    top: Positive
+
+
+class FromBlock(Section):
+    from_: Annotated[str, Field(alias="from", min_length=1)]
+
+
+def _expecting(what: str) -> WrapValidator:
+    """One message in the place of those for every member of a union."""
+
+    def validate(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"expected {what}") from None
+
+    return WrapValidator(validate)
+
+
+Unfreeze = Annotated[
+    Literal["none", "all"] | TopBlocks | FromBlock, _expecting("none, all, {top: number of blocks} or {from: block}")
+]
+LearningRate = Annotated[PositiveFloat | Literal["find"], _expecting("a number above 0 or find")]
+
+
+class Phase(Section):
+    """A value of None means the recipe's (`training.recipes`)."""
+
+    unfreeze: Unfreeze | None = None
+    epochs: Positive | None = None
+    patience: Positive | None = None
+    optimizer: Literal["adamw", "sgd"] | None = None
+    learning_rate: LearningRate | None = None
+    schedule: Literal["constant", "cosine", "plateau"] | None = None
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    batch_norm: Literal["frozen", "trained"] | None = None
+    class_balance: Literal["weights", "sampling", "none"] | None = None
+    augment: AugmentPreset | None = None
+    clip_norm: Annotated[float, Field(ge=0)] | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+
+# A phase's name is a folder of TensorBoard's, too.
+PhaseName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+
 class Train(Section):
     parts: tuple[str, ...]
     backbone: str
@@ -168,9 +221,23 @@ class Train(Section):
     filters: tuple[Filter, ...]
     batch_size: Positive
     seed: Count
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    views: Count
     head: Head
-    finetune: Finetune
+    recipe: Literal[
+        "linear_probe",
+        "feature_extraction",
+        "head_then_finetune",
+        "gradual_unfreeze",
+        "discriminative",
+        "full",
+        "from_scratch",
+        "custom",
+    ]
+    phases: dict[PhaseName, Phase]
+    export: tuple[Literal["tflite", "onnx"], ...]
+    cache_gigabytes: Annotated[float, Field(ge=0)]
 
     @field_validator("parts")
     @classmethod
@@ -296,28 +363,34 @@ def _explain(item: dict[str, Any]) -> str:
 def _keys_beside(location: Iterable[str]) -> list[str]:
     section: Any = Settings
     for name in location:
-        fields = {field.alias or key: field for key, field in section.model_fields.items()}
-        section = fields[name].annotation
+        if get_origin(section) is dict:
+            section = get_args(section)[1]
+        else:
+            fields = {field.alias or key: field for key, field in section.model_fields.items()}
+            section = fields[name].annotation
     return [field.alias or key for key, field in section.model_fields.items()]
 
 
 def with_overrides(params: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of `params` with `section.key=value` texts applied; values are YAML.
 
-    Raises `SettingsError` for a text of another form or a key that does not exist.
+    Raises `SettingsError` for a text of another form or a key that does not exist. Only phases may be new.
     """
     result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(params)))
     for text in overrides:
-        matched = re.fullmatch(r"([a-z_]+(?:\.[a-z_]+)+)=(.*)", text, flags=re.DOTALL)
+        matched = re.fullmatch(r"([a-z_]+(?:\.[a-z][a-z0-9_]*)+)=(.*)", text, flags=re.DOTALL)
         if not matched:
             raise SettingsError(
                 f"--set expects section.key=value, got {text!r}.", fix="write for example --set train.batch_size=16"
             )
         *path, last = matched[1].split(".")
         section: Any = result
+        free = path[:2] == ["train", "phases"]  # its keys are names and changes that the user chooses; `parse` checks
         for name in path:
+            if free and isinstance(section, dict) and not isinstance(section.get(name), dict):
+                section[name] = {}
             section = section.get(name) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or last not in section:
+        if not isinstance(section, dict) or (last not in section and not free):
             known = [f"{where}.{key}" for where, keys in _leaves(result) for key in keys]
             close = difflib.get_close_matches(matched[1], known, n=1)
             raise SettingsError(

@@ -5,16 +5,18 @@ Input: RGB, 0-255, [N, H, W, 3], of any number type. Output: float32 of the same
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 from keras import ops
 
-ScalingMode = Literal["tf", "caffe", "torch", "lite", "none"]
+ScalingMode = Literal["tf", "caffe", "torch", "lite", "signed", "none"]
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, 0-1
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)  # BGR, 0-255
+
+MODES: tuple[ScalingMode, ...] = get_args(ScalingMode)
 
 # mode: (reverse the channels, mean, std), on 0-255.
 _AFFINE: dict[str, tuple[bool, tuple[float, ...], tuple[float, ...]]] = {
@@ -22,6 +24,7 @@ _AFFINE: dict[str, tuple[bool, tuple[float, ...], tuple[float, ...]]] = {
     "caffe": (True, _CAFFE_MEAN, (1.0,) * 3),
     "torch": (False, tuple(255 * value for value in _IMAGENET_MEAN), tuple(255 * value for value in _IMAGENET_STD)),
     "lite": (False, (127.0,) * 3, (128.0,) * 3),
+    "signed": (False, (128.0,) * 3, (128.0,) * 3),
     "none": (False, (0.0,) * 3, (1.0,) * 3),
 }
 
@@ -31,7 +34,7 @@ class InputScaling(keras.layers.Layer):
     """(x - mean) / std per channel, with the channels reversed first in mode `caffe`.
 
     `tf`: x / 127.5 - 1. `caffe`: BGR minus ImageNet's mean. `torch`: (x / 255 - mean) / std of ImageNet.
-    `lite`: (x - 127) / 128. `none`: x as float (the backbone scales itself).
+    `lite`: (x - 127) / 128. `signed`: x / 128 - 1. `none`: x as float (the backbone scales itself).
     """
 
     def __init__(self, mode: ScalingMode, **kwargs: Any) -> None:
@@ -52,3 +55,20 @@ class InputScaling(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable(package="refit")
+class PixelModel(keras.Model):
+    """A model of images that takes uint8 and nothing else.
+
+    Keras casts what it is given to the type of the model's input: of floats in 0-1 only black images would be left,
+    and it says nothing. Raises `TypeError` instead.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        received = keras.backend.standardize_dtype(inputs.dtype) if hasattr(inputs, "dtype") else type(inputs).__name__
+        if received != "uint8":
+            raise TypeError(
+                f"Expected images as uint8 in 0-255, got {received}; give pixels as they are, scaling is inside."
+            )
+        return super().call(inputs, training=training, mask=mask)

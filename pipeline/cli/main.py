@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
-from pipeline.cli import quarantine, reference, schema, split
+from pipeline.cli import quarantine, recipes, reference, schema, split
 from pipeline.cli.errors import clear_errors
 from pipeline.errors import RefitError, TransientError
 from pipeline.promotion.promote import promote as carry_out
@@ -39,6 +39,7 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(split.app, name="split")
 app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
+app.command()(recipes.recipes)
 console = Console()
 
 Source = Annotated[str | None, typer.Option(help="Directory or s3://bucket/prefix with one folder per class.")]
@@ -175,10 +176,14 @@ def rollback(
 
 @app.command()
 def backbones() -> None:
-    """List the pretrained networks that train.backbone accepts."""
-    table = Table("name", "native size", "smallest size", "blocks", box=None, header_style="bold")
+    """List the pretrained networks that train.backbone accepts, and where their weights come from."""
+    from pipeline.backbones import weights
+
+    columns = ("name", "native size", "smallest size", "scaling", "blocks", "weights at hand")
+    table = Table(*columns, box=None, header_style="bold")
     for entry in catalogue.entries():
-        table.add_row(entry.name, str(entry.native_size), str(entry.minimum_size), str(entry.blocks))
+        sizes = (str(entry.native_size), str(entry.minimum_size))
+        table.add_row(entry.name, *sizes, entry.scaling, str(entry.blocks), weights.at_hand(entry))
     console.print(table)
 
 
@@ -194,7 +199,7 @@ def _params(source: str | None, model: str | None, overrides: list[str] | None) 
         ("ingest", "source", ()),
         ("ingest", "labels", ()),
         ("validate", "schema", ()),
-        ("train", "weights", (catalogue.IMAGENET, catalogue.NONE)),
+        ("train", "weights", (catalogue.IMAGENET, catalogue.NONE, catalogue.LIVE)),
     ):
         place = params[section][key]
         if place is not None and place not in words and "://" not in place:

@@ -45,6 +45,12 @@ class Policy:
     def mixes(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
 
+    @property
+    def alters(self) -> bool:
+        """Whether a view of an image differs from it. Mixing is done to batches, and counts for nothing here."""
+        changes = (self.brightness, self.contrast, self.saturation, self.hue, self.erase)
+        return self.moves or self.crop < 1 or any(changes)
+
 
 _STANDARD = Policy(horizontal_flip=True, rotation=0.03, translation=0.06, zoom=0.1, brightness=0.1, contrast=0.1)
 PRESETS: Mapping[str, Policy] = {

@@ -43,7 +43,7 @@ def _weak(facts: Facts) -> Iterator[Cause]:
         ),
         f"Look at the mistakes of {named[0]} in the report: add images like them, or merge classes that nobody can "
         "tell apart.",
-        {"train.head.class_weights": "balanced"} if facts.train.head.class_weights == "none" else {},
+        facts.weigh,
     )
 
 

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
+from pipeline.backbones import registry
 from pipeline.settings import Diagnose, Settings, Train
+from pipeline.training import recipes
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Phase:
     accuracy: tuple[float, ...]
     val_loss: tuple[float, ...]
     val_accuracy: tuple[float, ...]
+    learning_rate: float  # its highest
 
     @property
     def best(self) -> int:
@@ -66,6 +69,21 @@ class Facts:
     def kept(self) -> Phase:
         return next(phase for phase in self.phases if phase.name == self.kept_phase)
 
+    @property
+    def plan(self) -> Mapping[str, recipes.Phase]:
+        """What params ask of each phase."""
+        return {phase.name: phase for phase in recipes.resolve(self.train).phases}
+
+    def unfrozen(self, phase: str) -> int:
+        """Blocks of the backbone, counted from the top, that learn in a phase."""
+        return recipes.blocks(self.plan[phase], registry.get(self.train.backbone))
+
+    @property
+    def weigh(self) -> Mapping[str, str]:
+        """The change of params that makes rare classes count as much, where a phase does not see to it."""
+        lacks = any(phase.class_balance == "none" for phase in self.plan.values())
+        return {"train.phases.every.class_balance": "weights"} if lacks else {}
+
 
 def read(run: Path, settings: Settings) -> Facts:
     """From a run's workspace after `evaluate`."""
@@ -82,7 +100,14 @@ def read(run: Path, settings: Settings) -> Facts:
         val_images=sum(row["split"] == "val" for row in assignment),
         answers=_answers(run, {row["image_id"]: row["batch"] for row in assignment}),
         phases=tuple(
-            Phase(entry["name"], *(tuple(entry[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")))
+            Phase(
+                name=entry["name"],
+                loss=tuple(entry["loss"]),
+                accuracy=tuple(entry["accuracy"]),
+                val_loss=tuple(entry["val_loss"]),
+                val_accuracy=tuple(entry["val_accuracy"]),
+                learning_rate=entry["peak_learning_rate"],
+            )
             for entry in history["phases"]
             if entry["val_loss"]
         ),

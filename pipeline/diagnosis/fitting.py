@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
+from pipeline.backbones import registry
 from pipeline.diagnosis.cause import Cause, need, ramp
 from pipeline.diagnosis.facts import Facts, Phase
 
@@ -28,12 +30,12 @@ def _overfitting(facts: Facts, phase: Phase) -> Iterator[Cause]:
     error = math.sqrt(max(validation * (1 - validation), 0.01) / max(facts.val_images, 1))
     if gap - DOUBT * error <= limit:
         return
-    head = facts.train.head
-    change: dict[str, float | int] = {"train.head.weight_decay": _rounded(max(head.weight_decay * 10, 1e-3))}
-    if head.dropout < 0.5:
-        change["train.head.dropout"] = round(min(0.5, head.dropout + 0.2), 2)
-    if phase.name == "finetune":
-        change["train.finetune.blocks"] = facts.train.finetune.blocks - 1
+    decay, dropout = facts.plan[phase.name].weight_decay, facts.train.head.dropout
+    change: dict[str, Any] = {"train.phases.every.weight_decay": _rounded(max(decay * 10, 1e-3))}
+    if dropout < 0.5:
+        change["train.head.dropout"] = round(min(0.5, dropout + 0.2), 2)
+    if (blocks := facts.unfrozen(phase.name)) > 1:
+        change[f"train.phases.{phase.name}.unfreeze.top"] = blocks - 1
     yield Cause(
         "overfitting",
         0.5 + 0.5 * ramp(gap, limit, 2 * limit),
@@ -55,9 +57,14 @@ def _underfitting(facts: Facts, phase: Phase) -> Iterator[Cause]:
     reached = max(phase.accuracy[phase.best], phase.val_accuracy[phase.best])
     if reached >= limit:
         return
-    finetune, head = facts.train.finetune, facts.train.head
-    change: dict[str, float | int] = {"train.finetune.blocks": finetune.blocks + 2}
-    if head.dropout:
+    *_, last = facts.plan
+    blocks, most = facts.unfrozen(last), registry.get(facts.train.backbone).blocks
+    change: dict[str, Any] = {}
+    if not blocks:
+        change["train.recipe"] = "head_then_finetune"
+    elif blocks < most:
+        change[f"train.phases.{last}.unfreeze.top"] = min(blocks + 2, most)
+    if facts.train.head.dropout:
         change["train.head.dropout"] = 0.0
     yield Cause(
         "underfitting",
@@ -75,7 +82,7 @@ def _underfitting(facts: Facts, phase: Phase) -> Iterator[Cause]:
 def _unfinished(facts: Facts, phase: Phase) -> Iterator[Cause]:
     """Score: need x ramp of the validation loss's relative fall over the last 3 epochs, from 1 % to 20 %, if the last
     epoch that params allow was the best."""
-    allowed = facts.train.finetune.epochs if phase.name == "finetune" else facts.train.head.epochs
+    allowed = facts.plan[phase.name].epochs
     curve = phase.val_loss
     if len(curve) < max(allowed, LAST_EPOCHS + 1) or phase.best != len(curve) - 1:
         return
@@ -89,7 +96,7 @@ def _unfinished(facts: Facts, phase: Phase) -> Iterator[Cause]:
             f"({before:.3f} to {after:.3f} in {LAST_EPOCHS} epochs).",
         ),
         "Allow more epochs; early stopping ends them when they no longer help.",
-        {f"train.{phase.name}.epochs": 2 * allowed},
+        {f"train.phases.{phase.name}.epochs": 2 * allowed},
     )
 
 

@@ -25,7 +25,7 @@ def _few(facts: Facts) -> Iterator[Cause]:
     median = statistics.median(sizes.values())
     score = need(facts) * ramp(math.log(max(median, 1)), math.log(PLENTY), math.log(SCARCE))
     smallest = sorted(sizes, key=lambda label: (sizes[label], label))[:3]
-    views = facts.train.head.views
+    views = facts.train.views
     yield Cause(
         "too few images",
         score,
@@ -34,7 +34,7 @@ def _few(facts: Facts) -> Iterator[Cause]:
             "Smallest: " + ", ".join(f"{label} {sizes[label]}" for label in smallest) + ".",
         ),
         f"Collect images, first of {smallest[0]}; {PLENTY} different pictures per class are a good aim.",
-        {"train.head.views": views + 2} if views < MANY_VIEWS else {},
+        {"train.views": views + 2} if views < MANY_VIEWS else {},
     )
 
 
@@ -58,7 +58,7 @@ def _imbalance(facts: Facts) -> Iterator[Cause]:
             f"The smaller half of the classes is recalled {small:.0%} on average, the larger half {large:.0%}.",
         ),
         f"Collect images of {ordered[0]}; weigh the classes in training until then.",
-        {"train.head.class_weights": "balanced"} if facts.train.head.class_weights == "none" else {},
+        facts.weigh,
     )
 
 

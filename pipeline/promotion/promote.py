@@ -62,8 +62,10 @@ def _content(run: Path, scratch: Path) -> dict[str, Path]:
     files.write_json(scratch / "card.json", _card(run))
     files.write_table(scratch / "training.parquet", _training_rows(run))
     saved_model = run / "models/final/saved_model"
+    others = [run / "models/final" / name for name in ("card.md", "model.tflite", "model.onnx")]
     return {
         MODEL: run / "models/final" / MODEL,
+        **{path.name: path for path in others if path.exists()},
         "card.json": scratch / "card.json",
         "training.parquet": scratch / "training.parquet",
         **{name: run / name for name in ("decision.json", "params.yaml", "dvc.lock")},
@@ -88,6 +90,7 @@ def _card(run: Path) -> dict[str, Any]:
         "run_id": run.name,
         "classes": history["classes"],
         "images": history["images"],
+        **{key: history[key] for key in ("backbone", "weights", "input_size", "filters", "recipe", "kept_phase")},
         "environment": history["environment"],
         "test": metrics["test"],
         "cross_validation": metrics["cross_validation"],

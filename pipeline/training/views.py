@@ -19,82 +19,115 @@ from pipeline.dataset.presets import Policy
 from pipeline.dataset.warp import on_cpu
 from pipeline.progress import track
 from pipeline.settings import Augment
-from pipeline.training.classifier import Classifier
+from pipeline.training.feature_cache import Shelf, Stored
+from pipeline.training.roles import Item
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _COPIES_APART = 1 << 40  # more than there are views of an image
+_PART_BYTES = 256 << 20  # of what is computed are kept at once, so that little is lost with a killed process
 
 
 @dataclass(frozen=True)
-class Views:
-    """`features`: float32 [V, N, C]. `maps`: float16 [V, N, h, w, c], what the unfrozen blocks take; None if too
-    large to keep. `classes`: int64 [N]."""
-
-    features: NDArray[np.float32]
-    maps: NDArray[np.float16] | None
-    classes: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Which views are made of an image. `mirrored`: bool [classes], whether images of a class may be mirrored."""
+class Alteration:
+    """Which views are made of an image. `mirrored`: for each class, whether its images may be mirrored."""
 
     altered: int
     seed: int
     policy: Policy
-    mirrored: NDArray[np.bool_]
+    mirrored: tuple[bool, ...]
 
 
-def recipe(altered: int, settings: Augment, classes: Sequence[str]) -> Recipe:
+def alteration(altered: int, settings: Augment, classes: Sequence[str]) -> Alteration:
     policy = presets.resolve(settings)
-    mirrored = np.array([name not in policy.never_mirror for name in classes])
-    return Recipe(altered, settings.seed, policy, mirrored)
-
-
-def map_bytes(classifier: Classifier, images: int, recipe: Recipe) -> int:
-    """Memory that the maps of so many images take."""
-    return images * (recipe.altered + 1) * int(np.prod(classifier.lower.output.shape[1:])) * 2
+    mirrored = tuple(name not in policy.never_mirror for name in classes)
+    return Alteration(altered if policy.alters else 0, settings.seed, policy, mirrored)
 
 
 def embed(
-    classifier: Classifier,
-    images: Callable[[int], tf.data.Dataset],
-    count: int,
-    recipe: Recipe,
+    network: keras.Model,
+    shelves: Mapping[str, Sequence[Shelf]],
+    images: Callable[[int, Mapping[str, int]], tf.data.Dataset],
+    items: Sequence[Item],
+    alteration: Alteration,
     *,
     batch_size: int,
-    keep_maps: bool,
     what: str,
-) -> Views:
-    """Run the frozen network once over every view of `count` images.
+) -> dict[str, Stored]:
+    """Run a frozen network once over every view of `items` that is not on the shelves yet, and keep what it gives.
 
     Args:
-        images: gives the images of a view, as `records.dataset` does.
+        network: images uint8 [N, S, S, 3] to a dict of outputs.
+        shelves: for each output, one for each view.
+        images: gives the images of a view, out of those with these ids, as `records.dataset` does.
     """
-    number = recipe.altered + 1
-    features = np.empty((number, count, classifier.middle.output.shape[-1]), np.float32)
-    shape = classifier.lower.output.shape[1:]
-    maps = np.empty((number, count, *shape), np.float16) if keep_maps else None
-    classes = np.empty(count, np.int64)
+    names = {(item.image_id, item.copy): _name(item, alteration) for item in items}
+    number = {item.image_id: item.number for item in items}
+    missing = []
+    for view in range(alteration.altered + 1):
+        lacking = {name for of_view in shelves.values() for name in of_view[view].missing(names.values())}
+        missing.append({key for key, name in names.items() if name in lacking})
+    total = sum(-(-len(of_view) // batch_size) for of_view in missing)
     batches = (
-        (view, position, batch)
-        for view in range(number)
-        for position, batch in enumerate(images(view).batch(batch_size).prefetch(2).as_numpy_iterator())
+        (view, batch)
+        for view, wanted in enumerate(missing)
+        if wanted
+        for batch in _only(images(view, {image_id: number[image_id] for image_id, _ in wanted}), wanted)
+        .batch(batch_size)
+        .prefetch(2)
+        .as_numpy_iterator()
     )
-    for view, position, batch in track(batches, total=number * -(-count // batch_size), what=what):
-        rows = slice(position * batch_size, position * batch_size + len(batch["class"]))
-        pictures = _of_view(batch, view, recipe)
-        # A smaller last batch would make Keras trace the networks anew, which costs more than the padding.
+    pending: dict[int, list[tuple[list[str], dict[str, NDArray[Any]]]]] = {}
+    for view, batch in track(batches, total=total, what=what) if total else ():
+        pictures = _of_view(batch, view, alteration)
+        # A smaller last batch would make Keras trace the network anew, which costs more than the padding. And what
+        # an image gives does not depend on how many others there are with it.
         padded = np.concatenate([pictures, np.repeat(pictures[-1:], batch_size - len(pictures), axis=0)])
-        lower = classifier.lower.predict_on_batch(padded)
-        features[view, rows] = classifier.middle.predict_on_batch(lower)[: len(pictures)]
-        if maps is not None:
-            maps[view, rows] = np.clip(lower[: len(pictures)], -_FLOAT16_MAX, _FLOAT16_MAX)
-        classes[rows] = batch["class"]
-    return Views(features, maps, classes)
+        found = {name: _half(rows[: len(pictures)]) for name, rows in network.predict_on_batch(padded).items()}
+        keys = zip((image_id.decode() for image_id in batch["id"]), batch["copy"].tolist(), strict=True)
+        rows = pending.setdefault(view, [])
+        rows.append(([names[key] for key in keys], found))
+        if sum(array.nbytes for _, outputs in rows for array in outputs.values()) >= _PART_BYTES:
+            _keep(pending.pop(view), view, shelves)
+    for view, rows in pending.items():
+        _keep(rows, view, shelves)
+    return {name: Stored(of_view, list(names.values())) for name, of_view in shelves.items()}
 
 
-def _of_view(batch: Mapping[str, NDArray[Any]], view: int, recipe: Recipe) -> NDArray[np.uint8]:
+def _name(item: Item, alteration: Alteration) -> str:
+    """Of what a network gives for an image. Whether that is mirrored depends on its class too."""
+    mirrored = "" if alteration.mirrored[item.number] else "/unmirrored"
+    return f"{item.image_id}/{item.copy}{mirrored}"
+
+
+def _only(found: tf.data.Dataset, wanted: set[tuple[str, int]]) -> tf.data.Dataset:
+    """The images that are wanted, of all copies of them."""
+    keys = tf.constant([f"{image_id}/{copy}" for image_id, copy in sorted(wanted)])
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, tf.ones(len(keys), tf.int64)), 0)
+    return found.filter(
+        lambda image: table.lookup(tf.strings.join([image["id"], "/", tf.strings.as_string(image["copy"])])) > 0
+    )
+
+
+def _half(rows: NDArray[Any]) -> NDArray[Any]:
+    """Maps as float16, a quarter of what is computed at half the room; features as float32."""
+    if rows.ndim == 2:
+        return rows.astype(np.float32)
+    return np.clip(rows.astype(np.float32), -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16)
+
+
+def _keep(
+    pieces: Sequence[tuple[list[str], dict[str, NDArray[Any]]]], view: int, shelves: Mapping[str, Sequence[Shelf]]
+) -> None:
+    names = [name for of_batch, _ in pieces for name in of_batch]
+    for output, of_view in shelves.items():
+        new = set(of_view[view].missing(names))
+        chosen = np.array([name in new for name in names])
+        if chosen.any():
+            rows = np.concatenate([outputs[output] for _, outputs in pieces])
+            of_view[view].add([name for name in names if name in new], rows[chosen])
+
+
+def _of_view(batch: Mapping[str, NDArray[Any]], view: int, alteration: Alteration) -> NDArray[np.uint8]:
     if view == 0:
         return batch["image"]
     altered: NDArray[np.uint8] = keras.ops.convert_to_numpy(
@@ -102,51 +135,73 @@ def _of_view(batch: Mapping[str, NDArray[Any]], view: int, recipe: Recipe) -> ND
             batch["image"],
             batch["id"],
             _view(batch),
-            recipe.mirrored[batch["class"]],
-            policy=recipe.policy,
-            seed=recipe.seed,
+            np.array(alteration.mirrored)[batch["class"]],
+            policy=alteration.policy,
+            seed=alteration.seed,
         )
     )
     return altered
 
 
 class Shuffled(keras.utils.PyDataset):
-    """Every image once per epoch, in one of its views, in a new order; (inputs float32, class, weight) batches.
+    """An epoch: every image once, in one of its views, in its own order; ({name: float32}, class, weight) batches.
 
-    Order and views follow from the seed. What does not fill a batch is left to the next epoch's order.
+    Order and views follow from the seed and the number of the epoch, so training can go on with any of them. What
+    does not fill a batch is left out.
     """
 
     def __init__(
         self,
-        inputs: NDArray[Any],
+        inputs: Mapping[str, Stored],
         classes: NDArray[np.int64],
         weights: NDArray[np.float32],
         *,
         batch_size: int,
         seed: int,
         passes: int = 1,
+        balanced: bool = False,
+        epoch: int = 0,
     ) -> None:
+        """`passes`: so many times each image comes. `balanced`: every class equally often instead, in expectation."""
         super().__init__()
-        self.inputs, self.classes, self.weights, self.passes = inputs, classes, weights, passes
+        self.inputs, self.classes, self.weights = inputs, classes, weights
+        self.passes, self.balanced = passes, balanced
         self.batch_size = min(batch_size, len(classes) * passes)
-        self.random = np.random.default_rng(seed)
-        self.on_epoch_end()
+        self._order(seed, epoch)
 
     def __len__(self) -> int:
         return len(self.classes) * self.passes // self.batch_size
 
-    def __getitem__(self, index: int) -> tuple[NDArray[Any], ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        views, images = self.views[rows], self.images[rows]
-        return self.inputs[views, images].astype(np.float32), self.classes[images], self.weights[self.classes[images]]
+        images = self.images[rows]
+        inputs = {name: stored.take(self.views[rows], images) for name, stored in self.inputs.items()}
+        return inputs, self.classes[images], self.weights[self.classes[images]]
 
-    def on_epoch_end(self) -> None:
-        views, count = len(self.inputs), len(self.classes)
-        # Each pass takes another view of an image as long as there are views left.
-        order = self.random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)
-        taken = np.stack([order[:, i % views] for i in range(self.passes)], axis=1).ravel()
-        shuffle = self.random.permutation(count * self.passes)
-        self.views, self.images = taken[shuffle], np.repeat(np.arange(count), self.passes)[shuffle]
+    def _order(self, seed: int, epoch: int) -> None:
+        random = np.random.default_rng([seed, epoch])
+        views, count = len(next(iter(self.inputs.values()))), len(self.classes)
+        images = np.repeat(np.arange(count), self.passes)
+        if self.balanced:
+            shares = 1 / np.bincount(self.classes)[self.classes]
+            steps = np.cumsum(shares[order := random.permutation(count)])
+            images = order[np.searchsorted(steps / steps[-1], (np.arange(len(images)) + random.random()) / len(images))]
+        shuffled = images[random.permutation(len(images))]
+        # Each time an image comes it takes another view, as long as there are views left.
+        first = random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)
+        times = _occurrences(shuffled)
+        self.images, self.views = shuffled, first[shuffled, times % views]
+
+
+def _occurrences(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each value has come before: [3, 5, 3, 3] gives [0, 0, 1, 2]."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1])
+    within = np.arange(len(values)) - np.repeat(starts, np.diff([*starts, len(values)]))
+    result = np.empty_like(within)
+    result[order] = within
+    return result
 
 
 class Altered(keras.layers.Layer):
@@ -164,48 +219,53 @@ class Altered(keras.layers.Layer):
         return augment.apply(images, draws, fill=self.fill) if training else images
 
 
-def altering(model: keras.Model, recipe: Recipe) -> keras.Model:
+def altering(model: keras.Model, alteration: Alteration) -> keras.Model:
     """`model` of images uint8 [N, S, S, 3], with its input as `online` gives it."""
     shape = model.input.shape[1:]
     draws = augment.draw(
-        tf.constant([""]), tf.constant([1]), [True], policy=recipe.policy, seed=0, height=shape[0], width=shape[1]
+        tf.constant([""]), tf.constant([1]), [True], policy=alteration.policy, seed=0, height=shape[0], width=shape[1]
     )
     inputs = {"image": keras.Input(shape, dtype="uint8", name="image")} | {
         name: keras.Input(array.shape[1:], dtype="float32", name=name) for name, array in draws.items()
     }
-    return keras.Model(inputs, model(Altered(recipe.policy.fill)(inputs)))
+    return keras.Model(inputs, model(Altered(alteration.policy.fill)(inputs)))
 
 
-def online(batches: tf.data.Dataset, weights: NDArray[np.float32], recipe: Recipe) -> tf.data.Dataset:
-    """Endless ({image, draws}, class or probabilities, weight) batches from those of `records.batches`."""
+def online(
+    batches: tf.data.Dataset, weights: NDArray[np.float32], alteration: Alteration, *, first_step: int = 0
+) -> tf.data.Dataset:
+    """Endless ({image, draws}, class or probabilities, weight) batches from those of `records.batches`.
+
+    `first_step`: number of the first batch, which the mixing of images follows from.
+    """
 
     def prepare(step: tf.Tensor, found: dict[str, tf.Tensor]) -> tuple[Any, ...]:
-        inputs, classes = _inputs(found, recipe)
+        inputs, classes = _inputs(found, alteration)
         weight = tf.gather(weights, classes)
-        if not recipe.policy.mixes:
+        if not alteration.policy.mixes:
             return inputs, classes, weight
         image, targets, weight = mixing.mix(
-            inputs["image"], classes, weight, step, policy=recipe.policy, seed=recipe.seed, number=len(weights)
+            inputs["image"], classes, weight, step, policy=alteration.policy, seed=alteration.seed, number=len(weights)
         )
         return inputs | {"image": image}, targets, weight
 
-    return batches.enumerate().map(prepare, tf.data.AUTOTUNE).prefetch(2)
+    return batches.enumerate(first_step).map(prepare, tf.data.AUTOTUNE).prefetch(2)
 
 
-def unaltered(images: tf.data.Dataset, count: int, recipe: Recipe, *, batch_size: int) -> tf.data.Dataset:
+def unaltered(images: tf.data.Dataset, count: int, alteration: Alteration, *, batch_size: int) -> tf.data.Dataset:
     """({image, draws}, class) batches of all `count` images, once, in their order; a model in use ignores the draws."""
-    batches = images.batch(batch_size).map(lambda found: _inputs(found, recipe)).prefetch(2)
+    batches = images.batch(batch_size).map(lambda found: _inputs(found, alteration)).prefetch(2)
     # Shards are filtered, so tf.data does not know the length, and Keras would warn that data ran out.
     return batches.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
 
 
-def _inputs(found: Mapping[str, tf.Tensor], recipe: Recipe) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+def _inputs(found: Mapping[str, tf.Tensor], alteration: Alteration) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     draws = augment.draw(
         found["id"],
         _view(found),
-        tf.gather(recipe.mirrored, found["class"]),
-        policy=recipe.policy,
-        seed=recipe.seed,
+        tf.gather(list(alteration.mirrored), found["class"]),
+        policy=alteration.policy,
+        seed=alteration.seed,
         height=found["image"].shape[1],
         width=found["image"].shape[2],
     )

@@ -55,7 +55,7 @@ def class_rules(classes: pd.DataFrame, limits: Validate, folds: int, live: Mappi
         return Broken(
             f"{largest!r} has {ratio:.0f} times the images of {smallest!r} "
             f"({images[largest]} and {images[smallest]}), more than validate.max_imbalance = {limits.max_imbalance:g}",
-            f"add images of {smallest!r}, keep train.head.class_weights=balanced and judge by the balanced accuracy",
+            f"add images of {smallest!r}, keep class_balance in training and judge by the balanced accuracy",
             {"ratio": ratio},
         )
 

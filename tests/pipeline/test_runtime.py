@@ -40,6 +40,23 @@ def test_an_import_that_fails_still_fails() -> None:
     assert logging.root.manager.disable == logging.NOTSET
 
 
+@pytest.mark.parametrize(
+    ("variable", "growing", "taken"),
+    [("TF_FORCE_GPU_ALLOW_GROWTH", "true", "false"), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false", "true")],
+    ids=["tensorflow", "jax"],
+)
+def test_gpu_memory_grows_unless_the_user_says_otherwise(
+    variable: str, growing: str, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    runtime.prepare()
+    assert os.environ[variable] == growing
+
+    monkeypatch.setenv(variable, taken)
+    runtime.prepare()
+    assert os.environ[variable] == taken
+
+
 SCRIPT = """
 import logging, sys
 logging.basicConfig(level=logging.INFO)

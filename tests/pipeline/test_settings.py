@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SettingsError
-from pipeline.settings import load, parse, read_params, with_overrides
+from pipeline.settings import Phase, TopBlocks, load, parse, read_params, with_overrides
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -25,6 +25,10 @@ def test_the_shipped_params_are_valid_and_every_key_has_a_comment() -> None:
         ("train.parts=[fold-0, final]", ["train.parts", "at least two folds"]),
         ("train.filters=[edges, sepia]", ["train.filters.1", "'grayscale', 'edges', 'contours' or 'clahe'", "'sepia'"]),
         ("train.filters=[clahe, edges, clahe]", ["train.filters: expected each filter at most once", "clahe"]),
+        ("train.phases.tune.epoch=3", ["train.phases.tune.epoch", "did you mean train.phases.tune.epochs"]),
+        ("train.phases.tune.unfreeze=half", ["train.phases.tune.unfreeze", "none, all, {top: number", "'half'"]),
+        ("train.phases.finetune.learning_rate=fast", ["a number above 0 or find", "'fast'"]),
+        ("train.phase.finetune.epochs=3", ["unknown key train.phase.finetune.epochs", "did you mean train.phases"]),
         ("shard.test_share=0.7", ["shard", "training"]),
         ("promote.model=../live", ["promote.model"]),
         ("train", ["section.key=value", "'train'"]),
@@ -40,9 +44,17 @@ def test_a_wrong_override_is_named_with_what_was_expected(override: str, words: 
 
 def test_an_unknown_key_in_the_file_is_named_with_the_closest_one(tmp_path: Path) -> None:
     wrong = tmp_path / "params.yaml"
-    wrong.write_text(re.sub(r"(finetune:.*?)patience", r"\1patiense", PARAMS.read_text(), flags=re.DOTALL))
-    with pytest.raises(SettingsError, match=r"train\.finetune\.patiense, did you mean train\.finetune\.patience"):
+    wrong.write_text(re.sub(r"(head:.*?)dropout", r"\1dropuot", PARAMS.read_text(), flags=re.DOTALL))
+    with pytest.raises(SettingsError, match=r"train\.head\.dropuot, did you mean train\.head\.dropout"):
         load(wrong)
+
+
+def test_phases_may_be_named_that_the_file_does_not_have() -> None:
+    texts = ["train.phases.tune.unfreeze=all", "train.phases.tune.unfreeze.top=5", "train.phases.every.epochs=2"]
+
+    phases = parse(with_overrides(read_params(PARAMS), texts)).train.phases
+
+    assert phases == {"tune": Phase(unfreeze=TopBlocks(top=5)), "every": Phase(epochs=2)}
 
 
 def test_overrides_change_a_copy_only() -> None:

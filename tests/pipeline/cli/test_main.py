@@ -43,7 +43,7 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
         (["train.batch_sise=1"], 78, "train.batch_sise, did you mean train.batch_size"),
         (["train.backbone=resnet_50"], 78, "did you mean resnet50"),
         (["train.input_size=16"], 78, "at least 32"),
-        (["train.finetune.blocks=900"], 78, "train.finetune.blocks"),
+        (["train.phases.finetune.unfreeze.top=900"], 78, "train.phases.finetune.unfreeze"),
         (["promote.model=UP/../and/away"], 78, "promote.model"),
     ],
     ids=["unknown key", "unknown backbone", "too small for the backbone", "too many blocks", "name of the model"],
@@ -153,3 +153,14 @@ def test_help_names_every_command(refit: Refit) -> None:
     text = refit("--help").stdout
     for command in ("run", "start", "stage", "runs", "models", "rollback", "backbones"):
         assert f" {command} " in text
+
+
+def test_backbones_are_listed_with_what_they_take(refit: Refit) -> None:
+    done = refit("backbones")
+
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.rstrip().split(maxsplit=5)[1:] for line in done.stdout.splitlines()}
+    assert rows["inception_v3"][:4] == ["299", "75", "tf", "11"]
+    assert rows["resnet50"][2:] == ["caffe", "17", "imagenet (download)"]
+    assert rows["efficientnet_lite0"][4] == "imagenet (installed)"
+    assert rows["inception_v1"][4] == "TensorFlow checkpoint"

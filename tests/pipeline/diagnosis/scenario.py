@@ -21,7 +21,7 @@ def answers(label: str, predicted: str, count: int, **changes: Any) -> tuple[Ans
 
 
 def phase(name: str, *, accuracy: float = 0.98, val_accuracy: float = 0.97, val_loss: float = 0.1) -> Phase:
-    return Phase(name, (0.5, 0.1), (0.8, accuracy), (0.4, val_loss), (0.8, val_accuracy))
+    return Phase(name, (0.5, 0.1), (0.8, accuracy), (0.4, val_loss), (0.8, val_accuracy), learning_rate=1e-3)
 
 
 SOUND = Facts(

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.diagnosis import classes, drift, fitting, quantity, resolution, stability, transfer
+from pipeline.diagnosis import classes, drift, facts, fitting, quantity, resolution, stability, transfer
 from pipeline.diagnosis.cause import Cause, ramp
 from pipeline.diagnosis.compared import Shares
-from pipeline.diagnosis.facts import Facts, Phase
+from pipeline.diagnosis.facts import Facts
+from pipeline.settings import Phase
 from tests.pipeline.diagnosis.scenario import CLASSES, SOUND, answers, phase, poor
+
+BLOCKS, EPOCHS = 3, 10  # of the phase finetune in the default recipe
 
 
 def only(found: list[Cause], name: str) -> Cause:
@@ -57,9 +60,9 @@ def test_imbalance_counts_if_the_small_classes_suffer() -> None:
 
 
 def test_class_weights_are_suggested_where_they_are_off() -> None:
-    train = SOUND.train.model_copy(update={"head": SOUND.train.head.model_copy(update={"class_weights": "none"})})
+    train = SOUND.train.model_copy(update={"phases": {"finetune": Phase(class_balance="none")}})
     cause = only(list(quantity.find(poor(train=train))), "imbalanced classes")
-    assert cause.change == {"train.head.class_weights": "balanced"}
+    assert cause.change == {"train.phases.every.class_balance": "weights"}
 
 
 def test_overfitting_is_the_gap_beyond_chance() -> None:
@@ -69,18 +72,20 @@ def test_overfitting_is_the_gap_beyond_chance() -> None:
     assert cause.evidence == (
         "Training accuracy is 0.990, validation accuracy 0.600 (150 images): a gap of 0.390, allowed is 0.15.",
     )
-    assert cause.change["train.finetune.blocks"] == facts.train.finetune.blocks - 1
+    assert cause.change["train.phases.finetune.unfreeze.top"] == BLOCKS - 1
     assert scores(list(fitting.find(replace(facts, val_images=4)))) == {}
 
 
 def test_overfitting_of_the_head_leaves_finetuning_alone() -> None:
     facts = replace(SOUND, phases=(phase("head", accuracy=0.99, val_accuracy=0.6),), kept_phase="head")
-    assert "train.finetune.blocks" not in only(list(fitting.find(facts)), "overfitting").change
+    assert "train.phases.head.unfreeze.top" not in only(list(fitting.find(facts)), "overfitting").change
 
 
 def test_underfitting_is_low_accuracy_on_both_sides() -> None:
     low = replace(SOUND, phases=(phase("finetune", accuracy=0.5, val_accuracy=0.5),))
-    assert only(list(fitting.find(low)), "underfitting").score == pytest.approx(1)
+    cause = only(list(fitting.find(low)), "underfitting")
+    assert cause.score == pytest.approx(1)
+    assert cause.change["train.phases.finetune.unfreeze.top"] == BLOCKS + 2
     hard_exam = replace(SOUND, phases=(phase("finetune", accuracy=0.7, val_accuracy=0.85),))
     assert "underfitting" not in scores(list(fitting.find(hard_exam)))
 
@@ -88,15 +93,15 @@ def test_underfitting_is_low_accuracy_on_both_sides() -> None:
 def unfinished(epochs: int) -> Facts:
     losses = tuple(1 - 0.05 * epoch for epoch in range(epochs))
     accuracies = (0.9,) * epochs
-    return poor(phases=(Phase("finetune", losses, accuracies, losses, accuracies),))
+    return poor(phases=(facts.Phase("finetune", losses, accuracies, losses, accuracies, 1e-3),))
 
 
 def test_training_that_still_improves_at_its_last_epoch_ended_too_early() -> None:
-    cause = only(list(fitting.find(unfinished(SOUND.train.finetune.epochs))), "training ended too early")
+    cause = only(list(fitting.find(unfinished(EPOCHS))), "training ended too early")
     # From 0.70 to 0.55 in the last three epochs.
     assert cause.score == pytest.approx((0.15 / 0.7 - 0.01) / 0.19, abs=0.08)
-    assert cause.change == {"train.finetune.epochs": 2 * SOUND.train.finetune.epochs}
-    assert scores(list(fitting.find(unfinished(SOUND.train.finetune.epochs - 1)))) == {}
+    assert cause.change == {"train.phases.finetune.epochs": 2 * EPOCHS}
+    assert scores(list(fitting.find(unfinished(EPOCHS - 1)))) == {}
 
 
 def test_enlarged_images() -> None:
@@ -128,7 +133,7 @@ def test_fine_tuning_that_harms() -> None:
     facts = poor(phases=(phase("head", val_loss=0.2), phase("finetune", val_loss=0.3)), kept_phase="head")
     cause = only(list(transfer.find(facts)), "fine-tuning harms")
     assert cause.score == pytest.approx(1)
-    assert cause.change == {"train.finetune.learning_rate": SOUND.train.finetune.learning_rate / 4}
+    assert cause.change == {"train.phases.finetune.learning_rate": 1e-3 / 4}
 
 
 def test_weak_classes_are_weak_beyond_chance() -> None:

@@ -122,7 +122,7 @@ def test_numbers_come_from_the_files(run: Workspace) -> None:
     parsed = check(page(run))
     assert "Promoted: version 4 of steel is live" in parsed.text
     assert "No test image, so no figure: unlisted." in parsed.text
-    assert "train.finetune.blocks" in parsed.text
+    assert "train.phases.finetune.unfreeze" in parsed.text
     assert parsed.text.count("130 files") >= 1
     assert "brightness" in parsed.text
     assert "12" * 32 in parsed.text

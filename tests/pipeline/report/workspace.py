@@ -33,7 +33,7 @@ class Workspace:
     images: int = 240
     live: bool = True
     message: str = "the run's own words"  # stands wherever a stage may quote what came from outside
-    overrides: tuple[str, ...] = ("ingest.source=/photos/steel", "train.finetune.blocks=5")
+    overrides: tuple[str, ...] = ("ingest.source=/photos/steel", "train.phases.finetune.unfreeze.top=5")
 
     def stages(self) -> list[tuple[str, Callable[[], None]]]:
         return [
@@ -184,7 +184,14 @@ class Workspace:
             "kept_phase": "finetune",
             "classes": list(self.classes),
             "images": {"train": 1120, "val": 240},
-            "environment": {"keras": "3.15.0", "tensorflow": "2.16.2", "python": "3.11.7", "machine": "x86_64"},
+            "environment": {
+                "python": "3.11.7",
+                "backend": "tensorflow",
+                "cpu": {"model": "Xeon", "cores": 2},
+                "gpus": [],
+                "devices": ["cpu:0"],
+                "packages": {"keras": "3.15.0", "tensorflow": "2.16.2"},
+            },
         }
         self.write(f"models/{part}/history.json", content)
 
@@ -270,7 +277,7 @@ class Workspace:
                 "cause": "too few images",
                 "score": 0.21,
                 "evidence": ["Half of the 8 classes have 62 different training pictures or fewer."],
-                "change": {"train.head.views": 4},
+                "change": {"train.views": 4},
                 "advice": "Collect images, first of unlisted.",
             },
         ]
@@ -326,6 +333,7 @@ def _phase(name: str, epochs: int, start: float, end: float, best: int) -> dict[
         "val_loss": (loss * 1.12 + generator.normal(0, 0.015, epochs)).tolist(),
         "val_accuracy": (accuracy - 0.03 + generator.normal(0, 0.01, epochs)).tolist(),
         "best_epoch": best,
+        "peak_learning_rate": 0.001,
         "seconds": 41.3,
     }
 

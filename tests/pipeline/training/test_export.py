@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,20 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from pipeline.backbones import registry
 from pipeline.dataset.resize import resize_uint8
 from pipeline.errors import ModelError
-from pipeline.training import export
+from pipeline.settings import Head
+from pipeline.training import classifier, export, lite, onnx, parity
+from pipeline.training.layers import Probabilities
 from tests.pipeline.training import tiny
+
+SAMPLE = Path(__file__).parents[4] / "shared/data/imagenet_sample"
 
 
 @pytest.fixture
 def whole() -> keras.Model:
-    model = tiny.make(1)
-    model.head.get_layer("logits").set_weights([np.random.default_rng(0).normal(size=(8, 3)), np.zeros(3)])
-    return model.whole
+    return tiny.trained().whole
 
 
 def test_a_saved_model_answers_as_before_and_knows_its_classes(tmp_path: Path, whole: keras.Model) -> None:
@@ -77,13 +81,74 @@ def test_the_served_model_takes_images_and_encoded_files(tmp_path: Path, whole: 
     files = [_encoded(photo, "PNG"), _encoded(grey, "PNG"), _encoded(photo, "BMP"), _encoded(grey, "GIF")]
     squares = [resize_uint8(photo, tiny.SIZE), resize_uint8(np.repeat(grey[..., None], 3, 2), tiny.SIZE)] * 2
 
-    export.save_serving(whole, tmp_path / "served", images)
+    assert export.save_serving(whole, tmp_path / "served", images) < 1e-5
     served = tf.saved_model.load(str(tmp_path / "served"))
 
     by_image = served.signatures["serving_default"](images=tf.constant(images))["probabilities"]
     np.testing.assert_allclose(by_image, whole.predict_on_batch(images), atol=1e-5)
     by_file = served.signatures["encoded"](encoded=tf.constant(files))["probabilities"]
     np.testing.assert_allclose(by_file, whole.predict_on_batch(np.stack(squares)), atol=1e-5)
+    names = served.signatures["classes"]()["classes"].numpy()
+    assert tuple(name.decode() for name in names) == tiny.CLASSES
+
+
+@pytest.mark.parametrize("save", [export.save_serving, lite.save, onnx.save], ids=["SavedModel", "TFLite", "ONNX"])
+def test_another_form_that_answers_otherwise_is_refused(tmp_path: Path, save: Callable[..., float]) -> None:
+    class Shift(keras.layers.Layer):
+        """Adds something to the first class wherever the model is turned into a graph."""
+
+        by = 0.0
+
+        def call(self, inputs: Any) -> Any:
+            added = 0.0 if tf.executing_eagerly() else self.by
+            return keras.ops.mean(keras.ops.cast(inputs, "float32"), axis=(1, 2)) / 255 + [added, 0.0, 0.0]
+
+    images, _, _ = tiny.pictures(3)
+    inputs, layer = keras.Input(images.shape[1:], dtype="uint8"), Shift()
+    model = keras.Model(inputs, Probabilities(tiny.CLASSES, name="probabilities")(layer(inputs)))
+    assert save(model, tmp_path / "model.tflite", images) < 1e-6
+
+    layer.by = 0.001
+
+    with pytest.raises(ModelError, match=r"model\.tflite.*: expected.*within 0\.0001.*differ by 0\.0002"):
+        save(model, tmp_path / "model.tflite", images)
+
+
+@pytest.fixture(scope="module")
+def real() -> tuple[keras.Model, np.ndarray]:
+    """A genuine network with a head, and photographs."""
+    if not SAMPLE.is_dir():
+        pytest.skip(f"needs the ImageNet sample at {SAMPLE}")
+    entry = registry.get("efficientnet_lite0")
+    backbone = registry.build(entry, weights=registry.IMAGENET, size=64)
+    head = Head(pooling="blocks", normalisation="standardise", hidden=None, dropout=0.2)
+    model = classifier.build(backbone, entry, classes=["ä", "b", "c", "d"], head=head)
+    photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(SAMPLE.glob("*.JPEG"))[:16]]
+    images = np.stack([resize_uint8(photo, 64) for photo in photos])
+    classifier.standardise(model, model.cut(0).lower.predict_on_batch(images)[classifier.POOLED])
+    logits = model.whole.get_layer("logits")
+    logits.set_weights([np.random.default_rng(0).normal(0, 0.02, logits.kernel.shape), np.zeros(4)])
+    return model.whole, images
+
+
+@pytest.mark.parametrize(
+    ("save", "name"),
+    [
+        (export.save, "model.keras"),
+        (export.save_serving, "saved_model"),
+        (lite.save, "model.tflite"),
+        (onnx.save, "model.onnx"),
+    ],
+    ids=[".keras", "SavedModel", "TFLite", "ONNX"],
+)
+def test_a_real_network_answers_alike_in_every_form(
+    tmp_path: Path, real: tuple[keras.Model, np.ndarray], save: Callable[..., float], name: str
+) -> None:
+    model, photos = real
+    answers = model.predict_on_batch(photos)
+    assert len(set(answers.argmax(axis=1))) > 2  # a network that says one thing of everything would prove nothing
+
+    assert save(model, tmp_path / name, photos) <= parity.TOLERANCE
 
 
 def _encoded(pixels: np.ndarray, kind: str) -> bytes:

@@ -19,12 +19,12 @@ def test_training_runs_under_jax_and_images_are_altered_as_under_tensorflow(tmp_
     folder = tmp_path / "data/shards"
     chosen = [row for row in table.to_pylist() if row["split"] == "train"]
     (folder / "classes.txt").write_text("\n".join(f"{row['image_id']} {row['class']}" for row in chosen))
-    command = [sys.executable, "-m", "tests.pipeline.training.jax_script", str(folder), str(tmp_path / "pixels.npz")]
+    command = [sys.executable, "-m", "tests.pipeline.training.jax_script", str(tmp_path), str(tmp_path / "pixels.npz")]
 
     done = subprocess.run(
         command,
         cwd=settings.code_root(),
-        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "REFIT_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,
     )

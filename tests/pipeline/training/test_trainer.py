@@ -15,42 +15,46 @@ from pipeline.dataset import records
 from pipeline.dataset.shard_index import load_index
 from pipeline.errors import DataError, ModelError
 from pipeline.settings import Filter, Settings
-from pipeline.training import export, fitting, trainer
+from pipeline.training import export, fitted, fitting, parity, trainer
+from pipeline.training.devices import ALONE
+from pipeline.training.roles import roles
+from pipeline.training.trainer import Places
 from tests.pipeline.training import tiny, workspace
 
 PARAMS = settings.read_params(settings.code_root() / "params.yaml")
 
 
+FROZEN = ("train.recipe=linear_probe",)
+
+
 def quick(*overrides: str) -> Settings:
     """A tiny backbone on thumbnails: two epochs a phase, one block."""
+    head_alone = set(FROZEN) & set(overrides)
     quickened = [
         "train.backbone=tiny",
         f"train.input_size={tiny.SIZE}",
         "train.batch_size=8",
-        "train.head.views=1",
-        "train.head.epochs=2",
-        "train.head.learning_rate=0.01",
-        "train.finetune.blocks=1",
-        "train.finetune.epochs=2",
+        "train.views=1",
+        "train.phases.head.epochs=2",
+        "train.phases.head.learning_rate=0.01",
+        *([] if head_alone else ["train.phases.finetune.unfreeze.top=1", "train.phases.finetune.epochs=2"]),
     ]
     return settings.parse(settings.with_overrides(PARAMS, [*quickened, *overrides]))
 
 
 def train(root: Path, part: str, chosen: Settings, name: str = "run") -> tuple[Path, dict[str, Any]]:
-    models, logs = root / name / "models", root / name / "logs"
-    models.mkdir(parents=True)
-    logs.mkdir()
-    table = files_table(root)
-    trainer.train(
-        part,
-        chosen.train,
-        chosen.augment,
-        assignment=table,
+    places = Places(
         shards=root / "data/shards",
-        models=models,
-        logs=logs,
+        warm_start=root / "warm_start.json",
+        models=root / name / "models",
+        logs=root / name / "logs",
+        curves=root / name / "curves.csv",
+        checkpoints=root / name / "checkpoints",
     )
-    return models, files.read_json(models / "history.json")
+    places.models.mkdir(parents=True)
+    places.logs.mkdir()
+    trainer.train(part, chosen, places, ALONE, assignment=files_table(root), environment={})
+    return places.models, files.read_json(places.models / "history.json")
 
 
 def files_table(root: Path) -> pa.Table:
@@ -78,13 +82,13 @@ def test_a_fold_is_neither_learned_from_nor_stopped_by(root: Path) -> None:
     table = files_table(root)
     rows = {row["image_id"]: row for row in table.to_pylist()}
 
-    roles = trainer.roles(table, "fold-1", 3)
+    found = roles(table, "fold-1", 3)
 
-    assert len(roles.train) == 12
-    assert len(roles.val) == 3
-    assert {(rows[image]["split"], rows[image]["fold"]) for image in roles.train} == {("train", 0)}
-    assert {(rows[image]["split"], rows[image]["fold"]) for image in roles.val} == {("val", 0)}
-    assert all(rows[image]["class"] == number for image, number in {**roles.train, **roles.val}.items())
+    assert len(found.train) == 12
+    assert len(found.val) == 3
+    assert {(rows[image]["split"], rows[image]["fold"]) for image in found.train} == {("train", 0)}
+    assert {(rows[image]["split"], rows[image]["fold"]) for image in found.val} == {("val", 0)}
+    assert all(rows[image]["class"] == number for image, number in {**found.train, **found.val}.items())
 
 
 def test_the_final_part_learns_from_all_folds_and_never_from_test_or_quarantine(root: Path) -> None:
@@ -94,11 +98,11 @@ def test_the_final_part_learns_from_all_folds_and_never_from_test_or_quarantine(
     )
     rows = {row["image_id"]: row for row in quarantined.to_pylist()}
 
-    roles = trainer.roles(quarantined, "final", 3)
+    found = roles(quarantined, "final", 3)
 
-    assert len(roles.train) == 23
-    assert {rows[image]["split"] for image in roles.train} == {"train"}
-    assert {rows[image]["split"] for image in roles.val} == {"val"}
+    assert len(found.train) == 23
+    assert {rows[image]["split"] for image in found.train} == {"train"}
+    assert {rows[image]["split"] for image in found.val} == {"val"}
 
 
 @pytest.mark.parametrize(
@@ -113,11 +117,11 @@ def test_parts_that_cannot_be_trained(root: Path, gone: Any, problem: str) -> No
     left = pa.Table.from_pylist([row for row in files_table(root).to_pylist() if not gone(row)])
 
     with pytest.raises(DataError, match=problem):
-        trainer.roles(left, "final", 3)
+        roles(left, "final", 3)
 
 
 def test_the_final_part_is_trained_recorded_and_exported(root: Path) -> None:
-    models, history = train(root, "final", quick("train.head.epochs=20"), "final")
+    models, history = train(root, "final", quick("train.phases.head.epochs=20"), "final")
 
     assert [phase["name"] for phase in history["phases"]] == ["head", "finetune"]
     for phase in history["phases"]:
@@ -126,8 +130,7 @@ def test_the_final_part_is_trained_recorded_and_exported(root: Path) -> None:
         assert phase["val_loss"][phase["best_epoch"]] == min(phase["val_loss"])
     assert history["classes"] == list(workspace.CLASSES)
     assert history["images"] == {"train": 24, "val": 6, "copies": 0}
-    best = {phase["name"]: min(phase["val_loss"]) for phase in history["phases"]}
-    assert history["kept_phase"] == min(best, key=best.__getitem__)
+    assert history["kept_phase"] == [phase["name"] for phase in history["phases"] if phase["kept"]][-1]
 
     index = load_index(root / "data/shards")
     ids = {row["image_id"]: row["class"] for row in files_table(root).to_pylist() if row["split"] in {"val", "test"}}
@@ -137,7 +140,7 @@ def test_the_final_part_is_trained_recorded_and_exported(root: Path) -> None:
     assert np.mean(answers.argmax(axis=1) == [image["class"] for image in found]) >= 8 / 9
     assert export.class_names(model) == workspace.CLASSES
     served = tf.saved_model.load(str(models / "saved_model"))
-    assert set(served.signatures) == {"serving_default", "encoded"}
+    assert set(served.signatures) == {"serving_default", "encoded", "classes"}
     assert list((root / "final/logs").rglob("events.out.tfevents*"))
 
 
@@ -149,31 +152,28 @@ def fold(root: Path, registered: None) -> tuple[Path, dict[str, Any]]:
 def test_the_same_seed_gives_the_same_model(root: Path, fold: tuple[Path, dict[str, Any]]) -> None:
     models, history = train(root, "fold-0", quick(), "again")
 
+    timeless = {"seconds": 0, "images_per_second": 0}
     for phase, again in zip(fold[1]["phases"], history["phases"], strict=True):
-        assert {**phase, "seconds": 0} == {**again, "seconds": 0}
+        assert phase | timeless == again | timeless
     for one, other in zip(_weights(fold[0]), _weights(models), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_blocks_whose_inputs_fit_no_memory_are_trained_online(
-    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(trainer, "CACHE_BYTES", 1)
-
+def test_blocks_whose_inputs_fit_nowhere_are_trained_online(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        _, history = train(root, "fold-0", quick(), "online")
+        _, history = train(root, "fold-0", quick("train.cache_gigabytes=1.0e-5"), "online")
 
     assert any("computed anew in each epoch" in message for message in caplog.messages)
+    assert [phase["cached"] for phase in history["phases"]] == [True, False]
     assert len(history["phases"][1]["val_loss"]) == 2
 
 
-def test_mixed_images_are_trained_on_without_keeping_them(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        _, history = train(root, "fold-0", quick("augment.preset=strong"), "mixed")
+def test_mixed_images_are_trained_on_without_keeping_them(root: Path) -> None:
+    _, history = train(root, "fold-0", quick("augment.preset=strong"), "mixed")
 
-    assert any("images are mixed" in message for message in caplog.messages)
     finetune = history["phases"][1]
-    for curve in fitting.CURVES:
+    assert not finetune["cached"]
+    for curve in fitted.CURVES:
         assert len(finetune[curve]) == 2
         assert np.isfinite(finetune[curve]).all()
 
@@ -181,27 +181,72 @@ def test_mixed_images_are_trained_on_without_keeping_them(root: Path, caplog: py
 def test_stored_copies_are_learned_from_and_counted(tmp_path: Path) -> None:
     workspace.write(tmp_path, of_red=2)
 
-    _, history = train(tmp_path, "fold-1", quick("train.finetune.blocks=0"))
+    _, history = train(tmp_path, "fold-1", quick(*FROZEN))
 
     assert history["images"] == {"train": 12, "val": 3, "copies": 8}  # two of each of four red ones outside the fold
 
 
 def test_a_second_phase_that_makes_it_worse_is_undone(root: Path, fold: tuple[Path, dict[str, Any]]) -> None:
     """At this rate the last block is wrecked. The first phase is that of `fold`, which had the same seed."""
-    models, history = train(root, "fold-0", quick("train.finetune.learning_rate=5.0"), "worse")
+    models, history = train(root, "fold-0", quick("train.phases.finetune.learning_rate=5.0"), "worse")
 
     head, finetune = history["phases"]
     assert min(finetune["val_loss"]) >= min(head["val_loss"])
     assert history["kept_phase"] == "head"
-    kept, _ = train(root, "fold-0", quick("train.finetune.blocks=0"), "head-only")
+    kept, _ = train(root, "fold-0", quick(*FROZEN), "head-only")
     backbone = export.load(models / "model.keras").get_layer("tiny")
     untouched = export.load(kept / "model.keras").get_layer("tiny")
     for one, other in zip(backbone.get_weights(), untouched.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
+def test_batches_that_do_not_fit_are_halved_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A GPU whose memory takes four images."""
+    whole, tried = fitting.fit, []
+
+    def scarce(*arguments: Any, batch_size: int, **more: Any) -> Any:
+        tried.append(batch_size)
+        if batch_size > 4:
+            raise fitting.OutOfMemory("too small", fix="lower train.batch_size")
+        return whole(*arguments, batch_size=batch_size, **more)
+
+    monkeypatch.setattr(fitting, "fit", scarce)
+    _, history = train(root, "fold-1", quick(*FROZEN), "scarce")
+
+    assert tried == [8, 4]
+    assert [phase["batch_size"] for phase in history["phases"]] == [4]
+    assert any("halved to 4 images" in message for message in caplog.messages)
+    with pytest.raises(ModelError, match="too small"):
+        train(root, "fold-1", quick(*FROZEN, "train.batch_size=16"), "scarcer")
+
+
+def test_a_final_model_starts_from_the_live_one_and_a_fold_does_not(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live, _ = train(root, "final", quick("train.phases.finetune.learning_rate=0.05"), "live")
+    learned = export.load(live / "model.keras").get_layer("tiny").get_weights()
+    original = tiny.build(tiny.SIZE, pretrained=True).get_weights()
+    files.write_json(root / "warm_start.json", {"model": str(live / "model.keras")})
+    try:
+        warm, history = train(root, "final", quick("train.weights=live", *FROZEN), "warm")
+        with caplog.at_level("INFO"):
+            _, of_fold = train(root, "fold-0", quick("train.weights=live", *FROZEN), "warm-fold")
+    finally:
+        files.write_json(root / "warm_start.json", {})
+
+    kept = export.load(warm / "model.keras").get_layer("tiny").get_weights()
+    for one, other in zip(kept, learned, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any(not np.array_equal(one, other) for one, other in zip(kept, original, strict=True))
+    assert history["weights"] == str(live / "model.keras")
+    assert of_fold["weights"] == "imagenet"
+    assert any("as folds must" in message for message in caplog.messages)
+
+
 def test_no_blocks_means_no_second_phase(root: Path) -> None:
-    _, history = train(root, "fold-1", quick("train.finetune.blocks=0"), "frozen")
+    _, history = train(root, "fold-1", quick(*FROZEN), "frozen")
 
     assert [phase["name"] for phase in history["phases"]] == ["head"]
     assert history["kept_phase"] == "head"
@@ -209,23 +254,23 @@ def test_no_blocks_means_no_second_phase(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["grayscale", "edges", "contours", "clahe"])
 def test_a_filter_is_part_of_what_is_exported(root: Path, name: Filter) -> None:
-    models, history = train(root, "final", quick(f"train.filters=[{name}]", "train.finetune.blocks=0"), name)
+    models, history = train(root, "final", quick(f"train.filters=[{name}]", *FROZEN), name)
 
-    assert history["environment"]["filters"] == [name]
+    assert history["filters"] == [name]
     images, _, _ = tiny.pictures(6, seed=3)
     model = export.load(models / "model.keras")
     assert name in [layer.name for layer in model.layers]
     answers = model.predict_on_batch(images)
     served = tf.saved_model.load(str(models / "saved_model")).signatures
     by_image = served["serving_default"](images=tf.constant(images))["probabilities"]
-    np.testing.assert_allclose(by_image, answers, atol=export.TOLERANCE)
+    np.testing.assert_allclose(by_image, answers, atol=parity.TOLERANCE)
     by_file = served["encoded"](encoded=tf.constant([tf.io.encode_png(image).numpy() for image in images]))
-    np.testing.assert_allclose(by_file["probabilities"], answers, atol=export.TOLERANCE)
+    np.testing.assert_allclose(by_file["probabilities"], answers, atol=parity.TOLERANCE)
 
 
 def test_training_that_diverges_leaves_no_model(root: Path) -> None:
-    with pytest.raises(ModelError, match=r"train\.head\.learning_rate"):
-        train(root, "fold-0", quick("train.head.learning_rate=1.0e+38"), "diverged")
+    with pytest.raises(ModelError, match=r"train\.phases\.head\.learning_rate"):
+        train(root, "fold-0", quick("train.phases.head.learning_rate=1.0e+38"), "diverged")
 
     assert not (root / "diverged/models/model.keras").exists()
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-import functools
 import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,62 +14,87 @@ from pipeline import settings
 from pipeline.dataset import augment
 from pipeline.dataset.presets import Policy
 from pipeline.training import views
-from pipeline.training.views import Recipe, Shuffled
+from pipeline.training.classifier import Classifier
+from pipeline.training.feature_cache import Cache, Shelf, Stored
+from pipeline.training.roles import Item
+from pipeline.training.views import Alteration, Shuffled
 from tests.pipeline.training import tiny
 
 POLICY = Policy(horizontal_flip=True, rotation=0.05, translation=0.1, zoom=0.1, brightness=0.1, contrast=0.1)
-MIRRORED = np.array([True, True, False])
+MIRRORED = (True, True, False)
 
 
-def recipe(altered: int = 0, policy: Policy = POLICY) -> Recipe:
-    return Recipe(altered, 5, policy, MIRRORED)
+def recipe(altered: int = 0, policy: Policy = POLICY) -> Alteration:
+    return Alteration(altered, 5, policy, MIRRORED)
 
 
-def test_view_zero_is_what_the_network_gives_for_the_image() -> None:
-    model = tiny.make(2)
-    images, classes, _ = tiny.pictures(7)
+def items(count: int) -> list[Item]:
+    _, classes, ids = tiny.pictures(count)
+    return [Item(name, 0, number) for name, number in zip(ids, classes.tolist(), strict=True)]
 
-    made = views.embed(
-        model, functools.partial(tiny.dataset, 7), 7, recipe(2), batch_size=4, keep_maps=True, what="embed"
+
+class Images:
+    """Gives what `embed` asks for, and remembers it."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.asked = count, []
+
+    def __call__(self, view: int, keep: Mapping[str, int]) -> tf.data.Dataset:
+        self.asked += [(view, name) for name in keep]
+        ids = tf.constant(sorted(keep))
+        return tiny.dataset(self.count, view).filter(lambda found: tf.reduce_any(found["id"] == ids))
+
+
+def embed(model: Classifier, images: Images, number: int, altered: int, shelves: list[Shelf], size: int = 4) -> Stored:
+    network = keras.Model(model.whole.input, {"features": model.cut(0).lower.output["pooled"]})
+    network.compile(jit_compile="auto")
+    given = views.embed(
+        network, {"features": shelves}, images, items(number), recipe(altered), batch_size=size, what="embed"
     )
-
-    maps = model.lower.predict_on_batch(images)
-    assert made.maps is not None
-    np.testing.assert_allclose(made.maps[0], maps, rtol=2e-3, atol=1e-3)
-    np.testing.assert_allclose(made.features[0], model.middle.predict_on_batch(maps), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(made.classes, classes)
-    assert made.features.shape == (3, 7, 8)
-    assert not np.allclose(made.features[0], made.features[1])
-    assert not np.allclose(made.features[1], made.features[2])
+    return given["features"]
 
 
-def test_views_do_not_depend_on_the_batch_size() -> None:
-    model = tiny.make(1)
-    one, other = (
-        views.embed(
-            model, functools.partial(tiny.dataset, 6), 6, recipe(1), batch_size=size, keep_maps=False, what="embed"
-        )
-        for size in (2, 5)
-    )
+def test_view_zero_is_what_the_network_gives_for_the_image_and_others_are_altered() -> None:
+    model = tiny.make()
 
-    np.testing.assert_allclose(one.features, other.features, rtol=1e-5, atol=1e-6)
-    assert one.maps is None
+    given = embed(model, Images(7), 7, 2, [Shelf(None) for _ in range(3)])
 
-
-def test_map_bytes_counts_half_precision_numbers() -> None:
-    model = tiny.make(1)  # cut behind a block of 8 x 8 x 6
-
-    assert views.map_bytes(model, 10, recipe(3)) == 10 * 4 * 8 * 8 * 6 * 2
+    expected = model.cut(0).lower.predict_on_batch(tiny.pictures(7)[0])["pooled"]
+    assert given.shape == (3, 7, 8)
+    np.testing.assert_allclose(given.view(0), expected, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(given.view(0), given.view(1))
+    assert not np.allclose(given.view(1), given.view(2))
 
 
-def batches(seed: int, passes: int = 1, *, count: int = 12, size: int = 4) -> Shuffled:
-    inputs = np.arange(3 * count, dtype=np.float16).reshape(3, count, 1)  # view * count + image
-    classes = np.arange(count, dtype=np.int64) % 2
-    return Shuffled(inputs, classes, np.array([1, 5], np.float32), batch_size=size, seed=seed, passes=passes)
+def test_only_what_is_new_is_computed_and_it_is_what_a_full_pass_gives(tmp_path: Path) -> None:
+    model = tiny.make()
+    first, second = Images(7), Images(10)
+    embed(model, first, 7, 1, [Cache(tmp_path, 10**9).shelf({"view": view}) for view in range(2)])
+
+    # Another process: the shelves are opened again.
+    given = embed(model, second, 10, 1, [Cache(tmp_path, 10**9).shelf({"view": view}) for view in range(2)])
+
+    assert len(first.asked) == 14
+    assert sorted(second.asked) == [(view, f"0-{number}") for view in range(2) for number in (7, 8, 9)]
+    full = embed(model, Images(10), 10, 1, [Shelf(None), Shelf(None)], size=3)
+    for view in range(2):
+        np.testing.assert_allclose(given.view(view), full.view(view), rtol=1e-5, atol=1e-6)
+
+
+def batches(
+    seed: int, passes: int = 1, *, count: int = 12, size: int = 4, classes: np.ndarray | None = None, **more: Any
+) -> Shuffled:
+    shelves = [Shelf(None) for _ in range(3)]
+    names = [str(number) for number in range(count)]
+    for view, shelf in enumerate(shelves):
+        shelf.add(names, np.arange(count, dtype=np.float16).reshape(count, 1) + view * count)
+    classes = np.arange(count, dtype=np.int64) % 2 if classes is None else classes
+    weights = np.array([1, 5], np.float32)
+    return Shuffled({"x": Stored(shelves, names)}, classes, weights, batch_size=size, seed=seed, passes=passes, **more)
 
 
 def rows(data: Shuffled) -> np.ndarray:
-    return np.concatenate([data[i][0][:, 0] for i in range(len(data))])
+    return np.concatenate([data[i][0]["x"][:, 0] for i in range(len(data))])
 
 
 def test_an_epoch_takes_each_image_once_in_any_of_its_views() -> None:
@@ -85,30 +112,41 @@ def test_as_many_passes_as_views_take_every_view_once() -> None:
 
 def test_inputs_classes_and_weights_stay_together() -> None:
     inputs, classes, weights = batches(0)[1]
+    inputs = inputs["x"]
 
     np.testing.assert_array_equal(classes, inputs[:, 0] % 12 % 2)
     np.testing.assert_array_equal(weights, np.where(classes == 1, 5, 1))
     assert inputs.dtype == np.float32
 
 
-def test_order_follows_from_the_seed_and_changes_with_the_epoch() -> None:
-    one, same, other = batches(0), batches(0), batches(1)
-    first = rows(one)
-    np.testing.assert_array_equal(first, rows(same))
-    assert not np.array_equal(first, rows(other))
+def test_order_follows_from_the_seed_and_the_epoch() -> None:
+    first = rows(batches(0))
 
-    one.on_epoch_end()
-    same.on_epoch_end()
+    np.testing.assert_array_equal(first, rows(batches(0)))
+    assert not np.array_equal(first, rows(batches(1)))
+    assert not np.array_equal(first, rows(batches(0, epoch=1)))
+    np.testing.assert_array_equal(rows(batches(0, epoch=1)), rows(batches(0, epoch=1)))
 
-    assert not np.array_equal(first, rows(one))
-    np.testing.assert_array_equal(rows(one), rows(same))
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_balanced_batches_hold_every_class_equally_often(passes: int) -> None:
+    counts = []
+    for epoch in range(20):
+        data = batches(0, passes, classes=np.array([0] * 10 + [1] * 2), balanced=True, epoch=epoch)
+        taken = rows(data).astype(int) % 12
+        assert len(taken) == 12 * passes
+        counts.append(np.bincount(taken, minlength=12) / passes)
+
+    mean = np.mean(counts, axis=0)
+    np.testing.assert_allclose(mean[:10], 12 / (2 * 10), atol=0.25)
+    np.testing.assert_allclose(mean[10:], 12 / (2 * 2), atol=0.25)
 
 
 def test_fewer_images_than_a_batch_make_one_batch() -> None:
     data = batches(0, count=3, size=32)
 
     assert len(data) == 1
-    assert len(data[0][0]) == 3
+    assert len(data[0][1]) == 3
 
 
 WEIGHTS = np.array([1, 2, 3], np.float32)
@@ -125,7 +163,7 @@ def test_the_draws_of_online_batches_are_those_of_the_image_its_view_and_its_cla
         draws = {name: array for name, array in inputs.items() if name != "image"}
         shown = keras.ops.convert_to_numpy(augment.apply(inputs["image"], draws, fill="nearest"))
         expected = augment.altered(
-            pictures[rows], ids[rows], [number // 2 + 1] * 4, MIRRORED[classes[rows]], policy=POLICY, seed=5
+            pictures[rows], ids[rows], [number // 2 + 1] * 4, np.array(MIRRORED)[classes[rows]], policy=POLICY, seed=5
         )
         np.testing.assert_array_equal(shown, expected)
         np.testing.assert_array_equal(inputs["image"], pictures[rows])
@@ -162,7 +200,7 @@ def test_the_model_alters_in_training_only_and_as_the_draws_say(policy: Policy) 
     )
     pictures, classes, ids = tiny.pictures(4)
 
-    expected = augment.altered(pictures, ids, [1] * 4, MIRRORED[classes], policy=policy, seed=5)
+    expected = augment.altered(pictures, ids, [1] * 4, np.array(MIRRORED)[classes], policy=policy, seed=5)
     np.testing.assert_array_equal(model(given, training=True), expected)
     np.testing.assert_array_equal(model(given, training=False), pictures)
 
@@ -178,7 +216,7 @@ def test_validation_batches_are_counted_and_in_order() -> None:
 def test_classes_that_are_never_mirrored_are_known_by_their_number() -> None:
     chosen = settings.load(settings.code_root() / "params.yaml").augment.model_copy(update={"never_mirror": ("green",)})
 
-    assert views.recipe(1, chosen, tiny.CLASSES).mirrored.tolist() == [True, False, True]
+    assert views.alteration(1, chosen, tiny.CLASSES).mirrored == (True, False, True)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from pipeline.backbones.registry import Backbone
-from pipeline.settings import Filter
+from pipeline.settings import Filter, Head
 from pipeline.training import classifier
 from pipeline.training.classifier import Classifier
 
@@ -35,10 +35,19 @@ def build(size: int, *, pretrained: bool) -> keras.Model:
 ENTRY = Backbone("tiny", build, scaling="tf", native_size=SIZE, minimum_size=8, block_ends=("stem", "block"))
 
 
-def make(blocks: int, *, seed: int = 0, dropout: float = 0.0, filters: Sequence[Filter] = ()) -> Classifier:
-    keras.utils.set_random_seed(seed)
+def make(*, filters: Sequence[Filter] = (), hidden: Sequence[int] = (), pooling: str = "average") -> Classifier:
+    keras.utils.set_random_seed(0)
+    head = Head(pooling=pooling, normalisation="standardise", hidden=None, dropout=0.0)
     backbone = build(SIZE, pretrained=False)
-    return classifier.build(backbone, ENTRY, classes=CLASSES, blocks=blocks, dropout=dropout, filters=filters)
+    return classifier.build(backbone, ENTRY, classes=CLASSES, head=head, hidden=hidden, filters=filters)
+
+
+def trained(*, filters: Sequence[Filter] = ()) -> Classifier:
+    """As `make`, with a head that tells images apart."""
+    model = make(filters=filters)
+    classifier.standardise(model, model.cut(0).lower.predict_on_batch(pictures(12)[0])[classifier.POOLED])
+    model.whole.get_layer("logits").set_weights([np.random.default_rng(0).normal(size=(8, 3)), np.zeros(3)])
+    return model
 
 
 def pictures(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -43,6 +43,7 @@ def write(root: Path, of_red: int = 0) -> pa.Table:
     shards.write(root / "data/shards", {"0001": written}, CLASSES, LAYOUT, threads=2, alter=copies.maker(shipped, 90))
     table = pa.Table.from_pylist(rows, assignment.SCHEMA)
     files.write_table(root / "data/assignment.parquet", table)
+    files.write_json(root / "warm_start.json", {})
     return table
 
 

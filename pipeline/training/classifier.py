@@ -140,16 +140,15 @@ def build(
     return Classifier(backbone, entry, whole, head.pooling, widths, scaled, classify)
 
 
-def standardise(classifier: Classifier, features: NDArray[np.float32]) -> None:
-    """Set the head's mean and scale, if it has them, from training features, float32 [N, C]."""
+def standardise(classifier: Classifier, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> None:
+    """Set the head's mean and scale, if it has them, from those of training features, float64 [C]."""
     if _STANDARDISE not in [layer.name for layer in classifier.whole.layers]:
         return
-    variance = features.var(axis=0, dtype=np.float64)
     # Maxima vary far more than averages, and blocks differ: each piece has a floor of its own.
     pieces = np.split(variance, np.cumsum(classifier.widths)[:-1])
     floor = np.concatenate([np.full(len(piece), _VARIANCE_FLOOR * piece.mean()) for piece in pieces])
     scale = 1 / np.sqrt(variance + floor + np.finfo(np.float32).tiny)
-    classifier.whole.get_layer(_STANDARDISE).set_weights([features.mean(axis=0, dtype=np.float64), scale])
+    classifier.whole.get_layer(_STANDARDISE).set_weights([mean, scale])
 
 
 def unfreeze(classifier: Classifier, blocks: int, *, batch_norm: bool, decay: float) -> dict[str, float]:

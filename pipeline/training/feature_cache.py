@@ -29,6 +29,7 @@ from pipeline import files
 logger = logging.getLogger(__name__)
 
 DENSE_BYTES = 1 << 30
+_CHUNK = 4096  # rows
 _KEY, _NAMES, _ROWS = "key.json", "names.txt", "rows.npy"
 
 
@@ -147,6 +148,19 @@ class Stored:
         for view, part in set(zip(views.tolist(), places[:, 0].tolist(), strict=True)):
             here = (views == view) & (places[:, 0] == part)
             taken[here] = self._parts[view][part][places[here, 1]]
+
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance of each feature over all views and rows of [V, N, C], float64 [C]."""
+        total = mean = squares = np.float64(0)
+        for view in range(len(self)):
+            for start in range(0, self.shape[1], _CHUNK):
+                rows = np.arange(start, min(start + _CHUNK, self.shape[1]))
+                found = self.take(np.full(len(rows), view), rows).astype(np.float64)
+                # Chan et al. 1983: sums of squares about the mean, put together piece by piece.
+                apart, share = found.mean(axis=0) - mean, len(rows) / (total + len(rows))
+                squares = squares + found.var(axis=0) * len(rows) + apart**2 * total * share
+                mean, total = mean + apart * share, total + len(rows)
+        return np.asarray(mean), np.asarray(squares / total)
 
     def view(self, view: int) -> NDArray[np.float32]:
         """Float32 [N, ...]."""

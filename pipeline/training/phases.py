@@ -75,7 +75,7 @@ def run(session: Session, planned: Sequence[Planned]) -> list[Fitted]:
         now, wanted = planned[i], _wanted(planned, i)
         if i == 0 and session.settings.weights != registry.NONE:
             features = frozen.given([0, *wanted], now.alteration).learned[POOLED]
-            assembly.standardise(model, np.concatenate([features.view(view) for view in range(len(features))]))
+            assembly.standardise(model, *features.moments())
         before = checkpoints.values(model.whole.variables)
         # That of a phase that was interrupted, or what was asked for.
         batch_size = checkpoint.batch_size or session.devices.batch_size(session.settings.batch_size)

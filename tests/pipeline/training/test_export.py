@@ -125,7 +125,8 @@ def real() -> tuple[keras.Model, np.ndarray]:
     model = classifier.build(backbone, entry, classes=["ä", "b", "c", "d"], head=head)
     photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(SAMPLE.glob("*.JPEG"))[:16]]
     images = np.stack([resize_uint8(photo, 64) for photo in photos])
-    classifier.standardise(model, model.cut(0).lower.predict_on_batch(images)[classifier.POOLED])
+    features = model.cut(0).lower.predict_on_batch(images)[classifier.POOLED]
+    classifier.standardise(model, features.mean(axis=0), features.var(axis=0))
     logits = model.whole.get_layer("logits")
     logits.set_weights([np.random.default_rng(0).normal(0, 0.02, logits.kernel.shape), np.zeros(4)])
     return model.whole, images

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.training import feature_cache
 from pipeline.training.feature_cache import Cache, Shelf, Stored
 
 KEY = {"backbone": "tiny", "view": 0}
@@ -89,3 +90,32 @@ def test_the_shelves_that_were_not_used_for_longest_go_first(tmp_path: Path) -> 
     assert used.missing(["3"]) == []
     cache.trim()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_moments_are_those_of_all_views_and_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_cache, "_CHUNK", 3)
+    values = np.random.default_rng(0).normal(5, 2, (2, 7, 4)).astype(np.float32)
+    shelves = [Shelf(None), Shelf(None)]
+    names = [str(number) for number in range(7)]
+    for shelf, of_view in zip(shelves, values, strict=True):
+        shelf.add(names, of_view)
+
+    mean, variance = Stored(shelves, names).moments()
+
+    np.testing.assert_allclose(mean, values.mean(axis=(0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(variance, values.var(axis=(0, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [0, 10**9], ids=["taken from disk", "in memory"])
+def test_rows_are_the_same_wherever_they_are_taken_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(feature_cache, "DENSE_BYTES", limit)
+    shelf = Cache(tmp_path, 10**9).shelf(KEY)
+    shelf.add(["a", "b"], rows(1, 2))
+    shelf.add(["c"], rows(3))
+
+    taken = Stored([shelf], ["c", "b", "a"]).take(np.zeros(4, np.int64), np.array([0, 2, 1, 0]))
+
+    np.testing.assert_array_equal(taken[:, 0], [3, 1, 2, 3])
+    assert taken.dtype == np.float32

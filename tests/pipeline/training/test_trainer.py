@@ -62,19 +62,18 @@ def files_table(root: Path) -> pa.Table:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def registered() -> Iterator[None]:
-    """The tiny backbone in the place of the real ones, which take minutes."""
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tiny backbone in the place of the real ones, which take minutes, and a cache of its own."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REFIT_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(registry, "_entries", lambda: (tiny.ENTRY,))
         yield
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory, registered: None) -> Path:
     root = tmp_path_factory.mktemp("workspace")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REFIT_HOME", str(root / "refit-home"))
-        workspace.write(root)
+    workspace.write(root)
     return root
 
 

@@ -45,7 +45,8 @@ def make(*, filters: Sequence[Filter] = (), hidden: Sequence[int] = (), pooling:
 def trained(*, filters: Sequence[Filter] = ()) -> Classifier:
     """As `make`, with a head that tells images apart."""
     model = make(filters=filters)
-    classifier.standardise(model, model.cut(0).lower.predict_on_batch(pictures(12)[0])[classifier.POOLED])
+    features = model.cut(0).lower.predict_on_batch(pictures(12)[0])[classifier.POOLED]
+    classifier.standardise(model, features.mean(axis=0), features.var(axis=0))
     model.whole.get_layer("logits").set_weights([np.random.default_rng(0).normal(size=(8, 3)), np.zeros(3)])
     return model
 

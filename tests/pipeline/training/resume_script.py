@@ -6,6 +6,7 @@ batch for a minute or, if states are held, before each later one for half a seco
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -53,5 +54,6 @@ def run(folder: Path, outcome: Path, pause: str = "never", every: float = 0.0) -
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes what it runs in the background ignore it
     folder, outcome, pause, every = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
     stage.run(lambda: run(folder, outcome, pause, every))

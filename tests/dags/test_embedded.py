@@ -28,8 +28,6 @@ COLOURS = {"red": (200, 60, 60), "green": (60, 180, 80), "blue": (50, 70, 210)}
 # The smallest job that is still the whole job.
 SETTINGS = [
     "train.parts=[fold-0, fold-1, final]",
-    "train.backbone=mobilenet_v2",
-    "train.weights=none",
     "train.input_size=32",
     "train.views=0",
     "train.recipe=linear_probe",

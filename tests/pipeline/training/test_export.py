@@ -156,3 +156,14 @@ def _encoded(pixels: np.ndarray, kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
+
+
+def test_an_exported_model_takes_uint8_and_nothing_else(tmp_path: Path, whole: keras.Model) -> None:
+    """Keras would cast floats in 0-1 to black images, and say nothing."""
+    images, _, _ = tiny.pictures(3)
+    export.save(whole, tmp_path / "model.keras", images)
+
+    reloaded = export.load(tmp_path / "model.keras")
+
+    with pytest.raises(TypeError, match="Expected images as uint8 in 0-255, got float32"):
+        reloaded.predict(images / np.float32(255), verbose=0)

@@ -49,7 +49,7 @@ def kept(
     model: Classifier, blocks: int, given: Given, images: PartImages, phase: Phase, *, batch_size: int, seed: int
 ) -> Feed:
     """Of rows. An epoch on features takes every view of every image: it costs next to nothing."""
-    numbers, weights = _classes(images, phase)
+    numbers, weights, importance = _classes(images, phase)
     passes = 1 if blocks else len(next(iter(given.learned.values())))
 
     def training(epoch: int) -> Any:
@@ -67,7 +67,6 @@ def kept(
     held_out = {name: rows.view(0) for name, rows in given.checked.items()}
     validation = (held_out, np.array([item.number for item in images.roles.checked]))
     count = len(numbers) * passes
-    importance = _importance(images, phase)
     return Feed(model.cut(blocks).upper, training, validation, count, max(1, count // batch_size), importance)
 
 
@@ -82,7 +81,7 @@ def online(
     devices: Devices,
 ) -> Feed:
     """Of images. Every worker measures on all validation images, since it cannot know how many would be its own."""
-    numbers, weights = _classes(images, phase)
+    numbers, weights, importance = _classes(images, phase)
     pieces = model.cut(blocks)
     pictures = keras.Input(model.whole.input.shape[1:], dtype="uint8")
     trained = views.altering(keras.Model(pictures, pieces.upper(pieces.lower(pictures))), alteration)
@@ -103,17 +102,14 @@ def online(
     number = devices.even(len(images.roles.val))
     held_out = images.of_view(0, images.roles.val, alteration, "val").take(number)
     validation = views.unaltered(held_out, number, alteration, batch_size=batch_size)
-    return Feed(trained, training, validation, count, steps, _importance(images, phase))
+    return Feed(trained, training, validation, count, steps, importance)
 
 
-def _classes(images: PartImages, phase: Phase) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Class of every training image, copies included, and weight of every class."""
+def _classes(images: PartImages, phase: Phase) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """Class of every training image, copies included; of every class the weight in the loss, and what its images count
+    when phases are compared: rare classes as much as others, wherever the phase sees to it that they do in training."""
     numbers = np.array([item.number for item in images.roles.learned])
-    balanced = phase.class_balance == "weights"
-    return numbers, views.class_weights(numbers, len(images.index.classes), balanced=balanced)
-
-
-def _importance(images: PartImages, phase: Phase) -> NDArray[np.float32]:
-    """Rare classes count as much as others where the phase sees to it that they do in training."""
-    numbers = np.array([item.number for item in images.roles.learned])
-    return views.class_weights(numbers, len(images.index.classes), balanced=phase.class_balance != "none")
+    even = views.class_weights(numbers, len(images.index.classes), balanced=False)
+    balanced = views.class_weights(numbers, len(images.index.classes), balanced=True)
+    weights = balanced if phase.class_balance == "weights" else even
+    return numbers, weights, even if phase.class_balance == "none" else balanced

@@ -93,7 +93,8 @@ class Frozen:
         lacking = [blocks for blocks in dict.fromkeys(wanted) if (blocks, alteration) not in self._given]
         if first in lacking:
             network = self.classifier.below(lacking)
-            identities = {name: self._identity(name) for name in network.output}
+            digests = {blocks: self._digest(blocks) for blocks in lacking}
+            identities = {name: self._identity(name, digests) for name in network.output}
             roles = self.images.roles
             learned = self._embed(network, identities, alteration, "train", roles.learned)
             checked = self._embed(network, identities, replace(alteration, altered=0), "val", roles.checked)
@@ -133,22 +134,25 @@ class Frozen:
         ]
         return [self.cache.shelf(key) for key in keys]
 
-    def _identity(self, name: str) -> dict[str, Any]:
+    def _digest(self, blocks: int) -> str:
+        """Of all weights below a cut."""
+        weights = hashlib.sha256()
+        for variable in self.classifier.below([blocks]).weights:
+            weights.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+        return weights.hexdigest()
+
+    def _identity(self, name: str, digests: Mapping[int, str]) -> dict[str, Any]:
         """All that decides what the frozen blocks give for given pixels, and the pixels for given files."""
         blocks, _, output = name.partition("/")
-        lower = self.classifier.cut(int(blocks)).lower
-        weights = hashlib.sha256()
-        for variable in lower.weights:
-            weights.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
         return {
             "version": VERSION,
             "backbone": self.classifier.entry.name,
             "blocks": int(blocks),
             "output": output,
             "pooling": self.classifier.pooling if output == POOLED else None,
-            "weights": weights.hexdigest(),
+            "weights": digests[int(blocks)],
             "scaling": self.classifier.entry.scaling,
-            "filters": [layer.name for layer in lower.layers if isinstance(layer, ImageFilter)],
+            "filters": [layer.name for layer in self.classifier.whole.layers if isinstance(layer, ImageFilter)],
             "size": self.classifier.size,
             "pixels": self.images.encoding,
             "precision": self.precision,

@@ -1,7 +1,7 @@
 """AdamW and SGD with what fine-tuning adds: a rate per variable, decay of kernels only, clipping, averaged weights.
 
-Everything happens in `update_step`, so it holds under tf.distribute and inside Keras's LossScaleOptimizer too. There,
-and in Keras, gradients are clipped before they are summed over replicas: each replica's share of them is clipped.
+Everything happens in `update_step`, so it holds under tf.distribute and inside Keras's LossScaleOptimizer too. Keras
+clips each replica's gradients before it sums them up; `devices.connect` makes it clip the sum.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def train(
 
     cache = Cache(refit_home() / "cache/features", int(chosen.cache_gigabytes * 1e9))
     devices.hand_out(*(places.checkpoints / name for name in checkpoints.FILES))
-    checkpoint = Checkpoint(places.checkpoints, _identity(part, settings, assignment, weights))
+    checkpoint = Checkpoint(places.checkpoints, _identity(part, settings, assignment, weights, images.encoding))
     with devices.scope(), records.damage_named(places.shards, index):
         model = build(weights, precision)
         frozen = Frozen(model, images, cache, batch_size=chosen.batch_size, precision=precision)
@@ -142,9 +142,9 @@ def train(
 
 
 def _weights(part: str, settings: Train, warm_start: Path) -> str:
-    """What `registry.build` takes. Raises nothing: without a live model the first training starts from ImageNet's.
+    """What `registry.build` takes. Without a live model the first training starts from ImageNet's weights.
 
-    A fold does too: the live model has learned from the images that the fold is measured on.
+    So does a fold: the live model has learned from the images that the fold is measured on.
     """
     if settings.weights != registry.LIVE:
         return settings.weights
@@ -155,9 +155,15 @@ def _weights(part: str, settings: Train, warm_start: Path) -> str:
     return registry.IMAGENET
 
 
-def _identity(part: str, settings: Settings, assignment: pa.Table, weights: str) -> str:
+def _identity(part: str, settings: Settings, assignment: pa.Table, weights: str, encoding: str) -> str:
     """Of all that decides what training gives, so that no checkpoint of another one is gone on with."""
-    content = [part, settings.train.model_dump(mode="json"), settings.augment.model_dump(mode="json"), weights]
+    content = [
+        part,
+        settings.train.model_dump(mode="json"),
+        settings.augment.model_dump(mode="json"),
+        weights,
+        encoding,
+    ]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for column in ("image_id", "class", "split", "fold", "copies"):
         digest.update(json.dumps(assignment[column].to_pylist()).encode())

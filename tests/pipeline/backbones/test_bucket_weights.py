@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from pipeline.backbones import bucket_weights, tf_checkpoint, weights
 from pipeline.errors import ModelError
+from tests import aws
 
 
 @pytest.fixture
@@ -20,15 +21,8 @@ def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    for name, value in {
-        "REFIT_HOME": str(tmp_path / "home"),
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("REFIT_HOME", str(tmp_path / "home"))
+    aws.configure(monkeypatch, f"{host}:{port}")
     client = boto3.Session().client("s3")
     client.create_bucket(Bucket="models")
     yield client

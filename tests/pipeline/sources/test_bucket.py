@@ -20,6 +20,7 @@ from moto.server import ThreadedMotoServer
 from pipeline.errors import DataError, SettingsError, TransientError
 from pipeline.sources.bucket import BucketSource
 from pipeline.sources.source import open_source
+from tests import aws
 from tests.pipeline.sources.faulty_proxy import (
     FaultyProxy,
     altered_etag,
@@ -63,14 +64,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 def s3(store: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of a store with one bucket, `photos`, which the AWS configuration leads to."""
     server, client = store
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{server}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
+    aws.configure(monkeypatch, server)
     client.create_bucket(Bucket="photos")
     yield client
     urllib.request.urlopen(urllib.request.Request(f"http://{server}/moto-api/reset", method="POST"), timeout=10)

@@ -12,12 +12,13 @@ import pytest
 
 from pipeline import files
 from pipeline.dataset import shard_index
+from pipeline.dataset.duplicate_links import Links
 from pipeline.errors import DataError, ModelError
 from pipeline.evaluation import evaluating, measuring, predictions
 from pipeline.settings import Evaluate
-from tests.pipeline.evaluation.colours import CLASSES, IMAGES, model, uri, uris, write
+from tests.pipeline.evaluation.colours import CLASSES, IMAGES, attributes, features, manifest_rows, model, uri, write
 
-SETTINGS = Evaluate(batch_size=4, resamples=100, confidence=0.95, seed=1)
+SETTINGS = Evaluate(batch_size=4, resamples=100, confidence=0.95, seed=1, top_k=(2, 3), slices=("camera",), min_slice=2)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,16 @@ def candidate(tmp_path_factory: pytest.TempPathFactory) -> evaluating.Candidate:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFIT_HOME", str(root / "home"))
         table = write(root)
-        return evaluating.Candidate(root / "models", root / "data/shards", table, uris(), folds=2)
+        return evaluating.Candidate(
+            models=root / "models",
+            shards=root / "data/shards",
+            manifest=manifest_rows(),
+            assignment=table,
+            features=features(),
+            attributes=attributes(),
+            links=Links((), {}),
+            folds=2,
+        )
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,17 @@ HOW = Resampling(resamples=400, confidence=0.95, seed=3)
 @pytest.mark.parametrize(("right", "images"), [(20, 20), (17, 20), (0, 8), (90, 100)])
 def test_accuracy_of_single_images_is_the_jeffreys_interval(right: int, images: int) -> None:
     correct = np.arange(images) < right
-    found = intervals.accuracy(correct, np.arange(images), Resampling(20000, 0.95, 0))
+    found = intervals.share(correct, np.arange(images), 0.95)
     expected = stats.beta(right + 0.5, images - right + 0.5).ppf([0.025, 0.975])
-    assert found.low == pytest.approx(0 if right == 0 else expected[0], abs=0.006)
-    assert found.high == pytest.approx(1 if right == images else expected[1], abs=0.006)
+    assert found.low == pytest.approx(0 if right == 0 else expected[0], abs=1e-6)
+    assert found.high == pytest.approx(1 if right == images else expected[1], abs=1e-6)
 
 
 def test_copies_of_one_picture_count_as_one() -> None:
     correct = np.repeat(np.arange(20) < 15, 10)
     groups = np.repeat(np.arange(20), 10)
-    of_groups = intervals.accuracy(correct, groups, HOW)
-    of_images = intervals.accuracy(correct, np.arange(200), HOW)
+    of_groups = intervals.share(correct, groups, 0.95)
+    of_images = intervals.share(correct, np.arange(200), 0.95)
     assert (of_groups.high - of_groups.low) > 2 * (of_images.high - of_images.low)
 
 
@@ -55,21 +55,24 @@ def test_a_class_without_images_does_not_count() -> None:
 
 
 def test_one_image_settles_nothing() -> None:
-    correct, one = np.array([[False, True]]), np.array([0])
-    draws = intervals.recall_draws(correct, one, one, classes=1, prior=intervals.JEFFREYS, how=HOW)
-    found = intervals.around(-1, draws[:, 0, 0] - draws[:, 0, 1], 0.95)
+    found = intervals.difference(np.array([[False, True]]), np.array([0]), 0.95)
     assert found.low == -1
     assert found.high > 0.2
 
 
 def test_no_image_has_no_interval() -> None:
     none = np.empty(0, np.int64)
-    assert math.isnan(intervals.accuracy(np.empty(0, bool), none, HOW).low)
+    assert math.isnan(intervals.share(np.empty(0, bool), none, 0.95).low)
     found = intervals.balanced_accuracy(np.empty(0, bool), none, none, classes=2, estimate=math.nan, how=HOW)
     assert math.isnan(found.high)
 
 
 def test_the_seed_decides() -> None:
     correct, groups = np.arange(50) % 7 > 0, np.arange(50)
-    assert intervals.accuracy(correct, groups, HOW) == intervals.accuracy(correct, groups, HOW)
-    assert intervals.accuracy(correct, groups, HOW) != intervals.accuracy(correct, groups, Resampling(400, 0.95, 4))
+
+    def found(seed: int) -> intervals.Interval:
+        how = Resampling(400, 0.95, seed)
+        return intervals.balanced_accuracy(correct, groups % 2, groups, classes=2, estimate=6 / 7, how=how)
+
+    assert found(3) == found(3)
+    assert found(3) != found(4)

@@ -20,8 +20,12 @@ def parquet(**columns: Any) -> bytes:
     return buffer.getvalue()
 
 
-def read(name: str, data: bytes | str) -> dict[str, set[Row]]:
+def whole(name: str, data: bytes | str) -> labels.Labels:
     return labels.read(name, data.encode() if isinstance(data, str) else data, "/photos/")
+
+
+def read(name: str, data: bytes | str) -> dict[str, set[Row]]:
+    return whole(name, data).rows
 
 
 SAME = {"a.png": {Row("cat", "p1")}, "b/c.png": {Row("7", None)}}

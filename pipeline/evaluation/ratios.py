@@ -20,7 +20,12 @@ from scipy import optimize
 
 from pipeline.evaluation.metrics import Floats
 
+# The integral is over the logarithm of u. There the integrand is analytic in a strip of half-width pi / 2, so the
+# trapezoid rule converges geometrically (Trefethen & Weideman, SIAM Review 2014) as long as it does not turn by more
+# than a radian from one point to the next.
+_STEP = 0.05
 _NEGLIGIBLE = 32.0  # exp(-32) = 1e-14
+_VANISHING = 1e-12  # a factor beside the largest
 _FAR = 40.0  # standard deviations; beyond the mean of a gamma variable by so many lies exp(-41)
 
 
@@ -45,7 +50,8 @@ def probability(ratio: Ratio, threshold: float) -> float:
     """P(R <= threshold), 0-1."""
     factors = np.array(ratio.values) - threshold * np.array(ratio.sizes)
     shapes = np.array(ratio.shapes)
-    shapes, factors = shapes[factors != 0], factors[factors != 0]
+    counted = np.abs(factors) > _VANISHING * np.abs(factors).max()
+    shapes, factors = shapes[counted], factors[counted]
     if not (factors > 0).any():
         return 1.0
     if not (factors < 0).any():
@@ -54,19 +60,31 @@ def probability(ratio: Ratio, threshold: float) -> float:
     mean = float((shapes * factors).sum())
     if abs(mean) > _FAR:
         return float(mean < 0)
-    # Over the logarithm of u the integrand is analytic, so the trapezoid rule converges geometrically (Trefethen &
-    # Weideman, SIAM Review 2014): for sin(mean u) exp(-u^2 / 2), which many groups come to, to within
-    # exp(-(2 pi / step / mean)^2 / 2).
-    step = min(0.05, 0.7 / max(abs(mean), 1))
     # Below, the integrand is the mean times u; above, it falls like u^-sum(shapes) from where all factors count.
-    end = -np.log(np.abs(factors).min()) + _NEGLIGIBLE / shapes.sum()
-    u = np.exp(np.arange(-_NEGLIGIBLE - np.log1p(shapes.sum()), end, step))
-    angle, size = np.zeros(len(u)), np.zeros(len(u))
-    for factor, shape in zip(factors, shapes, strict=True):
-        angle += shape * np.arctan(factor * u)
-        size -= shape / 2 * np.log1p((factor * u) ** 2)
+    low = -_NEGLIGIBLE - np.log1p(shapes.sum())
+    high = -np.log(np.abs(factors).min()) + _NEGLIGIBLE / shapes.sum()
+    logarithms = np.arange(low, high, _STEP)
+    angle, size, turning = _integrand(factors, shapes, np.exp(logarithms))
+    seen = size > -_NEGLIGIBLE
+    fastest = float(turning[seen].max())
+    step = _STEP
+    if fastest * step > 1:
+        step = 1 / fastest
+        angle, size, _ = _integrand(factors, shapes, np.exp(np.arange(low, logarithms[seen][-1] + _STEP, step)))
     integral = float((np.sin(angle) * np.exp(size)).sum()) * step
     return min(max(0.5 - integral / np.pi, 0.0), 1.0)
+
+
+def _integrand(factors: Floats, shapes: Floats, u: Floats) -> tuple[Floats, Floats, Floats]:
+    """Of the characteristic function, the angle and the logarithm of the absolute value, and how fast the former turns
+    with the logarithm of u, in radians at most."""
+    angle, size, turning = np.zeros(len(u)), np.zeros(len(u)), np.zeros(len(u))
+    for factor, shape in zip(factors, shapes, strict=True):
+        x = factor * u
+        angle += shape * np.arctan(x)
+        size -= shape / 2 * np.log1p(x**2)
+        turning += shape * np.abs(x) / (1 + x**2)
+    return angle, size, turning
 
 
 @lru_cache(maxsize=65536)  # of a thousand classes of a few images each, most are alike

@@ -78,10 +78,11 @@ def _attributes(cells: Mapping[str, Any], columns: dict[str, None]) -> Iterator[
         if column in _TAKEN or value is None or isinstance(value, dict | list | bytes):
             continue
         if column not in columns:
-            if len(columns) == MAX_ATTRIBUTES or not column.strip():
+            if len(columns) == MAX_ATTRIBUTES or not column.strip() or not column.isprintable():
                 continue
             columns[column] = None
-        if text := tidy(str(value).encode(errors="replace").decode())[:MAX_CHARACTERS]:
+        written = json.dumps(value) if isinstance(value, bool) else str(value)
+        if text := tidy(written[:MAX_CHARACTERS].encode(errors="replace").decode()):
             yield column, text
 
 
@@ -140,18 +141,22 @@ def _parquet(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
         _require(name, file.schema_arrow.names)
         start = 1
         known = [field.name for field in file.schema_arrow if field.name in _COLUMNS]
-        simple = [field.name for field in file.schema_arrow if field.name not in _COLUMNS and not _nested(field.type)]
+        simple = [field.name for field in file.schema_arrow if field.name not in _TAKEN and not _opaque(field.type)]
         for batch in file.iter_batches(columns=known + simple[:MAX_ATTRIBUTES]):
-            for number, row in enumerate(batch.to_pylist(), start=start):
+            # Arrow writes out what Python has no type for, such as nanoseconds.
+            texts = {name: batch[name].cast(pa.string()) for name in simple[:MAX_ATTRIBUTES]}
+            table = pa.table({name: batch[name] for name in known} | texts)
+            for number, row in enumerate(table.to_pylist(), start=start):
                 yield f"{name}, row {number}", row
             start += batch.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise _malformed(name, f"it is no Parquet file that can be read ({error})", "write it again") from None
 
 
-def _nested(kind: pa.DataType) -> bool:
+def _opaque(kind: pa.DataType) -> bool:
     """Columns of thumbnails, embeddings and the like, which nobody tells images apart by, and which are large."""
-    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    tests = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
 
 
 FORMATS: Mapping[str, Callable[[str, bytes], Iterator[tuple[str, Mapping[str, Any]]]]] = {

@@ -34,6 +34,7 @@ def main() -> None:
         now=datetime.now(UTC),
     )
     ingest.write(batch, MANIFEST, QUARANTINE)
+    files.write_table(Path("data/attributes.parquet"), batch.attributes)
     journal.replace(journal.path(source.base), batch.touched, limits)
     summary = ingest.summary(history.read(MANIFEST, QUARANTINE))
     files.write_json(Path("metrics/ingest.json"), summary)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipeline import files, settings, stage
-from pipeline.dataset import manifest, near_duplicates
+from pipeline.dataset import duplicate_links, manifest, near_duplicates
 from pipeline.errors import DataError
 from pipeline.profiling import batches, embeddings, labels, summary
 from pipeline.profiling.imagenet import gap, reference, space
@@ -37,7 +37,7 @@ def main() -> None:
         searched=options.near_duplicate_searched,
     )
     near_duplicates.update(DUPLICATES, measured, rules, processes)
-    pairs = near_duplicates.read(DUPLICATES).pairs
+    pairs = duplicate_links.read(DUPLICATES).pairs
     embeddings.update(EMBEDDINGS, rows, limit=options.embedded_images, processes=processes)
     embedded = embeddings.read(EMBEDDINGS, table["image_id"].to_pylist())
     cluster = near_duplicates.clusters(table["image_id"].to_pylist(), pairs)

@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline import files, runtime, stage, wording
 from pipeline.dataset import (
     assignment,
+    duplicate_links,
     manifest,
-    near_duplicates,
     shard_index,
     shard_rows,
     shards,
@@ -36,7 +36,7 @@ def main() -> None:
     batches = manifest.read_batches(Path("data/manifest"))
     rows = manifest.current(batches)
     measured = features.current(batches, manifest.read_batches(Path("data/features")))
-    links = near_duplicates.read(Path("data/duplicates"))
+    links = duplicate_links.read(Path("data/duplicates"))
 
     SPLITS.mkdir(parents=True, exist_ok=True)
     files.clear_temporaries(SPLITS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipeline import files, runtime, settings, stage
-from pipeline.dataset import manifest, near_duplicates
+from pipeline.dataset import duplicate_links, manifest
 from pipeline.profiling import batches, drift
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def main() -> None:
         STATISTICS / "stats.pb",
         schema=Path("schema.pbtxt"),
         quarantine=pq.read_table("data/quarantine/current.parquet"),
-        near_duplicates=near_duplicates.read(Path("data/duplicates")).pairs,
+        near_duplicates=duplicate_links.read(Path("data/duplicates")).pairs,
         suspects=pq.read_table("data/suspects.parquet"),
         training=training,
         new=table if training is None else drift.new_rows(batches.by_arrival(table, rows), training),

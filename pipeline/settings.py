@@ -265,6 +265,9 @@ class Evaluate(Section):
     resamples: Annotated[int, Field(ge=100)]
     confidence: Fraction
     seed: Count
+    top_k: tuple[Annotated[int, Field(ge=2)], ...]
+    slices: tuple[str, ...]
+    min_slice: Positive
 
 
 class Diagnose(Section):

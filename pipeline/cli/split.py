@@ -195,9 +195,9 @@ def _recorded(folder: Path, image_id: str, salt: str) -> tuple[str, str] | None:
 def _contacts(run: Path, rows: Mapping[str, Mapping[str, Any]], image_id: str) -> dict[str, str]:
     """Ids of the images in a split that it must not be parted from, to how they hang together."""
     # Imported late: it takes SciPy, which the environment of a scheduler lacks and other commands do not need.
-    from pipeline.dataset import near_duplicates
+    from pipeline.dataset import duplicate_links
     from pipeline.dataset.contacts import Contacts
 
-    links = near_duplicates.read(run / "data/duplicates")
+    links = duplicate_links.read(run / "data/duplicates")
     groups = {key: row["user_group"] for key, row in rows.items() if row["user_group"] is not None}
     return Contacts(links.pairs, links.cluster, groups).of(image_id, rows.keys())

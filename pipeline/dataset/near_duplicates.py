@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.dataset import appearances, crop_search, duplicates, manifest
+from pipeline.dataset import appearances, crop_search, duplicates
+from pipeline.dataset.duplicate_links import SCHEMA
 
-SCHEMA = pa.schema([("image_id", pa.string()), ("other", pa.string()), ("earlier", pa.bool_())])
 _VERSION = 2  # of the rule below and of what the columns mean
 _KEY = b"refit.made_from"
 
@@ -32,12 +32,6 @@ class Rules:
     error: float
     detail: float
     searched: int
-
-
-@dataclass(frozen=True)
-class Links:
-    pairs: tuple[tuple[str, str], ...]  # image ids
-    cluster: Mapping[str, str]  # image id to the least id of what its own batch connects it with; itself is left out
 
 
 def update(folder: Path, features: Mapping[str, pa.Table], rules: Rules, processes: int) -> None:
@@ -80,17 +74,6 @@ def update(folder: Path, features: Mapping[str, pa.Table], rules: Rules, process
             files.write_table(path, _table(pairs, list(number), first_new).replace_schema_metadata(key))
         own = pairs[(pairs >= first_new).all(axis=1)] - first_new
         clusters = np.append(clusters, duplicates.components(len(number) - first_new, own) + first_new)
-
-
-def read(folder: Path) -> Links:
-    """All pairs of all batches. Empty if there are none."""
-    table = manifest.concatenate(manifest.read_batches(folder), SCHEMA)
-    pairs = tuple(zip(table["image_id"].to_pylist(), table["other"].to_pylist(), strict=True))
-    own = [pair for pair, earlier in zip(pairs, table["earlier"].to_pylist(), strict=True) if not earlier]
-    groups = duplicates.Groups()
-    for one, other in own:
-        groups.join(one, other)
-    return Links(pairs, {image_id: groups.representative(image_id) for pair in own for image_id in pair})
 
 
 def clusters(image_ids: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

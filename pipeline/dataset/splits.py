@@ -70,7 +70,7 @@ def place(
 
     Args:
         images: all current images.
-        links, cluster: as `Contacts` takes them, from `near_duplicates.read`.
+        links, cluster: as `Contacts` takes them, from `duplicate_links.read`.
         placed: image id to its place, from earlier runs; these never change. Places in quarantine do not count.
         gone: images that have left the source, with their last user group. They keep their side: they may come back.
 

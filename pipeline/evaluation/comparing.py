@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
-from pipeline.evaluation import intervals
-from pipeline.evaluation.intervals import JEFFREYS, Interval, Resampling
+from pipeline.evaluation import intervals, metrics
+from pipeline.evaluation.intervals import UNKNOWN, Resampling
 from pipeline.evaluation.metrics import Floats, Ints, mean_of_known
 
 Bools = npt.NDArray[np.bool_]
@@ -25,7 +26,7 @@ def compare(
     live_classes: Sequence[str],
     how: Resampling,
 ) -> dict[str, Any]:
-    """What metrics/evaluate.json says under `live`, but for the version and the number of excluded images.
+    """What metrics/evaluate.json says under `live`, without the version, the excluded images and `log_losses`.
 
     `labels` int64 [N] index `classes`; `candidate` and `live` are the names that the models answered, for a class that
     only one of them knows is wrong like any other wrong answer, as it would be in service. `groups` is int64 [N].
@@ -33,31 +34,73 @@ def compare(
     truth = np.array([classes[label] for label in labels], dtype=object)
     correct: Bools = np.stack([np.array(names, dtype=object) == truth for names in (candidate, live)], axis=1)
     support = np.bincount(labels, minlength=len(classes))
-    recall = np.stack([_recall(correct[:, model], labels, support) for model in range(2)], axis=1)
-    balanced = [mean_of_known(recall[:, model]) for model in range(2)]
-    accuracy = [mean_of_known(correct[:, model].astype(np.float64)) for model in range(2)]
-    mean, by_class = _intervals(correct, labels, groups, recall, support, how)
+    balanced = [mean_of_known(_recall(right, labels, support)) for right in correct.T]
+    accuracy = [mean_of_known(right.astype(np.float64)) for right in correct.T]
+    of_mean = UNKNOWN
+    if len(labels):
+        draws = intervals.mean_recall_draws(correct, labels, groups, classes=len(classes), how=how)
+        of_mean = intervals.central(balanced[0] - balanced[1], draws[:, 0] - draws[:, 1], how)
+    of_accuracy = intervals.difference(correct, groups, how.confidence)
+    together = how.together(np.count_nonzero(support))
     return {
         "images": len(labels),
         "accuracy": accuracy[1],
         "balanced_accuracy": balanced[1],
         "candidate_accuracy": accuracy[0],
         "candidate_balanced_accuracy": balanced[0],
+        "accuracy_difference": accuracy[0] - accuracy[1],
+        "accuracy_difference_low": of_accuracy.low,
+        "accuracy_difference_high": of_accuracy.high,
         "difference": balanced[0] - balanced[1],
-        "difference_low": mean.low,
-        "difference_high": mean.high,
+        "difference_low": of_mean.low,
+        "difference_high": of_mean.high,
+        "mcnemar": mcnemar(correct),
         "per_class": {
-            name: {
-                "candidate_recall": float(recall[number, 0]),
-                "live_recall": float(recall[number, 1]),
-                "difference_low": by_class[number].low,
-                "difference_high": by_class[number].high,
-                "support": int(support[number]),
-            }
+            name: _of_class(correct[labels == number], groups[labels == number], how.confidence, together)
             for number, name in enumerate(classes)
         },
         "new_classes": sorted(set(classes) - set(live_classes)),
         "dropped_classes": sorted(set(live_classes) - set(classes)),
+    }
+
+
+def _of_class(correct: Bools, groups: Ints, confidence: float, together: float) -> dict[str, Any]:
+    alone, all_together = (intervals.difference(correct, groups, chosen) for chosen in (confidence, together))
+    return {
+        "candidate_recall": mean_of_known(correct[:, 0].astype(np.float64)),
+        "live_recall": mean_of_known(correct[:, 1].astype(np.float64)),
+        "difference_low": alone.low,
+        "difference_high": alone.high,
+        "difference_low_all": all_together.low,
+        "difference_high_all": all_together.high,
+        "support": len(correct),
+    }
+
+
+def mcnemar(correct: Bools) -> dict[str, Any]:
+    """McNemar's test, exact and two-sided, of bool [N, 2]: whether the images that only one model gets right fall to
+    both alike. It counts images, so copies of one picture make it surer than it may be; the intervals do not.
+    """
+    only = [int(np.count_nonzero(correct[:, one] & ~correct[:, 1 - one])) for one in range(2)]
+    p_value = float(stats.binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
+    return {"only_candidate": only[0], "only_live": only[1], "p_value": p_value if len(correct) else float("nan")}
+
+
+def log_losses(
+    labels: Ints, candidate: Floats, live: Floats, *, classes: Sequence[str], live_classes: Sequence[str]
+) -> dict[str, Any]:
+    """Both models' log loss, each over its own classes, on the images of classes that both know; NaN if there are none.
+
+    A class that the live model does not know has no probability there: its loss would be the clipping's, not the
+    model's. `candidate` float [N, C] and `live` float [N, classes of live] answer the same images.
+    """
+    number = {name: place for place, name in enumerate(live_classes)}
+    theirs = np.array([number.get(classes[label], -1) for label in labels], np.int64)
+    known = theirs >= 0
+    return {
+        "log_loss": metrics.log_loss(theirs[known], live[known]),
+        "candidate_log_loss": metrics.log_loss(labels[known], candidate[known]),
+        "log_loss_images": int(np.count_nonzero(known)),
     }
 
 
@@ -66,21 +109,3 @@ def _recall(correct: Bools, labels: Ints, support: Ints) -> Floats:
     recall = np.full(len(support), np.nan)
     np.divide(hits, support, out=recall, where=support > 0)
     return recall
-
-
-def _intervals(
-    correct: Bools, labels: Ints, groups: Ints, recall: Floats, support: Ints, how: Resampling
-) -> tuple[Interval, list[Interval]]:
-    """Of the difference candidate minus live: of balanced accuracy, and of each class's recall."""
-    unknown = Interval(float("nan"), float("nan"))
-    if not len(labels):
-        return unknown, [unknown] * len(support)
-    classes = len(support)
-    mean_draws = intervals.mean_recall_draws(correct, labels, groups, classes=classes, how=how)
-    draws = intervals.recall_draws(correct, labels, groups, classes=classes, prior=JEFFREYS, how=how)
-    estimate = recall[:, 0] - recall[:, 1]
-    by_class = [
-        intervals.around(float(estimate[c]), draws[:, c, 0] - draws[:, c, 1], how.confidence) if support[c] else unknown
-        for c in range(classes)
-    ]
-    return intervals.around(mean_of_known(estimate), mean_draws[:, 0] - mean_draws[:, 1], how.confidence), by_class

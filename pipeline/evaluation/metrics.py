@@ -1,4 +1,4 @@
-"""Metrics of a classifier, in NumPy.
+"""Metrics of a classifier: NumPy, and scikit-learn for what is ranked.
 
 Throughout: `labels` and `predicted` are int64 [N] class numbers in 0 … C-1, `probabilities` float [N, C] rows
 that sum to 1. A metric that the images cannot tell (no image of a class, no image at all) is NaN, never 0.
@@ -6,10 +6,12 @@ that sum to 1. A metric that the images cannot tell (no image of a class, no ima
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn import metrics as ranked
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -57,23 +59,76 @@ def macro_f1(matrix: Ints) -> float:
     return mean_of_known(per_class(matrix).f1)
 
 
-def log_loss(labels: Ints, probabilities: Floats) -> float:
-    """Mean of -ln(probability of the right class), in nats; probabilities are clipped at `SMALLEST_PROBABILITY`."""
+def weighted_mean(values: Floats, support: Ints) -> float:
+    """Mean of one value per class, weighted by its images; NaN without images. NaN counts as 0, as in `macro_mean`."""
+    if not support.sum():
+        return float("nan")
+    return float(np.average(np.nan_to_num(values), weights=support))
+
+
+def macro_mean(values: Floats, support: Ints) -> float:
+    """Mean of one value per class over the classes with images. NaN among these counts as 0: the precision of a class
+    that has images and is never predicted, which else would be a way to raise the mean."""
+    return mean_of_known(np.nan_to_num(values)[support > 0])
+
+
+def top_k(labels: Ints, probabilities: Floats, k: int) -> npt.NDArray[np.bool_]:
+    """Whether the right class is among the k most probable ones, bool [N]; of ties the lower class number comes first,
+    as in `argmax`."""
+    right = probabilities[np.arange(len(labels)), labels][:, None]
+    lower = np.arange(probabilities.shape[1]) < labels[:, None]
+    before = (probabilities > right) | ((probabilities == right) & lower)
+    found: npt.NDArray[np.bool_] = before.sum(axis=1) < k
+    return found
+
+
+def roc_auc(labels: Ints, probabilities: Floats) -> Floats:
+    """Area under each class's ROC curve, one against the rest: float64 [C] in 0–1, NaN unless it and the others have
+    images."""
+    return _of_classes(ranked.roc_auc_score, labels, probabilities)
+
+
+def average_precision(labels: Ints, probabilities: Floats) -> Floats:
+    """Average precision of each class, one against the rest, without interpolation: float64 [C] in 0–1, NaN as in
+    `roc_auc`."""
+    return _of_classes(ranked.average_precision_score, labels, probabilities)
+
+
+def _of_classes(score: Callable[..., float], labels: Ints, probabilities: Floats) -> Floats:
+    found = np.full(probabilities.shape[1], np.nan)
+    for number in np.unique(labels) if len(np.unique(labels)) > 1 else ():
+        found[number] = score(labels == number, probabilities[:, number])
+    return found
+
+
+def log_losses(labels: Ints, probabilities: Floats) -> Floats:
+    """-ln(probability of the right class) of each image, float64 [N], in nats; clipped at `SMALLEST_PROBABILITY`."""
     right = probabilities[np.arange(len(labels)), labels]
-    return mean_of_known(-np.log(np.clip(right, SMALLEST_PROBABILITY, 1.0)))
+    losses: Floats = -np.log(np.clip(right, SMALLEST_PROBABILITY, 1.0))
+    return losses
 
 
-def calibration_error(labels: Ints, probabilities: Floats, bins: int = CALIBRATION_BINS) -> float:
+def log_loss(labels: Ints, probabilities: Floats) -> float:
+    """Mean of `log_losses`."""
+    return mean_of_known(log_losses(labels, probabilities))
+
+
+def calibration_error(labels: Ints, probabilities: Floats) -> float:
     """Expected calibration error, 0–1: |accuracy - confidence| averaged over bins of equal width by their images.
 
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3; bin m is ((m-1)/bins, m/bins].
     """
     if not len(labels):
         return float("nan")
+    bins, gaps = calibration_gaps(labels, probabilities)
+    return float(np.abs(np.bincount(bins, weights=gaps)).sum() / len(labels))
+
+
+def calibration_gaps(labels: Ints, probabilities: Floats) -> tuple[Ints, Floats]:
+    """Of each image: the number of its bin, 0 … `CALIBRATION_BINS` - 1, and right (0 or 1) minus confidence."""
     confidence = probabilities.max(axis=1)
-    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(bin_of, weights=(probabilities.argmax(axis=1) == labels) - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels))
+    bins = np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1
+    return np.clip(bins, 0, CALIBRATION_BINS - 1), (probabilities.argmax(axis=1) == labels) - confidence
 
 
 def mean_of_known(values: Floats) -> float:

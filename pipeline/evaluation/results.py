@@ -8,45 +8,102 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation import intervals, metrics
-from pipeline.evaluation.intervals import Resampling
+from pipeline.evaluation import calibration, intervals, metrics
+from pipeline.evaluation.intervals import Interval, Resampling
 from pipeline.evaluation.metrics import Floats, Ints, mean_of_known
 
 
 def of_test(
-    labels: Ints, probabilities: Floats, groups: Ints, classes: Sequence[str], how: Resampling
-) -> dict[str, Any]:
-    """The section `test`. Shapes as in `metrics`; `groups` int64 [N], 0 … G-1."""
+    labels: Ints,
+    probabilities: Floats,
+    groups: Ints,
+    classes: Sequence[str],
+    *,
+    temperature: float | None,
+    top_k: Sequence[int],
+    how: Resampling,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sections `test` and `calibration`. Shapes as in `metrics`; `groups` int64 [N], 0 … G-1.
+
+    `temperature`: that the probabilities have been calibrated with, None if that is not known.
+    """
     predicted = answers(probabilities)
     matrix = metrics.confusion(labels, predicted, len(classes))
-    per_class = metrics.per_class(matrix)
-    balanced = metrics.balanced_accuracy(matrix)
+    of_class = metrics.per_class(matrix)
     correct = predicted == labels
-    accuracy_interval = intervals.accuracy(correct, groups, how)
-    balanced_interval = intervals.balanced_accuracy(
-        correct, labels, groups, classes=len(classes), estimate=balanced, how=how
-    )
-    return {
+    losses = metrics.log_losses(labels, probabilities)
+    error = metrics.calibration_error(labels, probabilities)
+    noise = calibration.noise(probabilities, groups, resamples=how.resamples, seed=how.seed)
+    areas, precisions = metrics.roc_auc(labels, probabilities), metrics.average_precision(labels, probabilities)
+    balanced, f1 = metrics.balanced_accuracy(matrix), metrics.macro_f1(matrix)
+    count = len(classes)
+    measured = {
+        "accuracy": (mean_of_known(correct.astype(np.float64)), intervals.share(correct, groups, how.confidence)),
+        "balanced_accuracy": (
+            balanced,
+            intervals.balanced_accuracy(correct, labels, groups, classes=count, estimate=balanced, how=how),
+        ),
+        "macro_f1": (f1, intervals.macro_f1(labels, predicted, groups, classes=count, estimate=f1, how=how)),
+        "log_loss": (mean_of_known(losses), intervals.log_loss(losses, groups, how)),
+        "calibration_error": (error, intervals.calibration_error(labels, probabilities, groups, noise, how)),
+    }
+    test = {
         "images": len(labels),
-        "accuracy": metrics.accuracy(labels, predicted),
-        "accuracy_low": accuracy_interval.low,
-        "accuracy_high": accuracy_interval.high,
-        "balanced_accuracy": balanced,
-        "balanced_accuracy_low": balanced_interval.low,
-        "balanced_accuracy_high": balanced_interval.high,
-        "macro_f1": metrics.macro_f1(matrix),
-        "log_loss": metrics.log_loss(labels, probabilities),
-        "calibration_error": metrics.calibration_error(labels, probabilities),
+        **{key: number for name, found in measured.items() for key, number in _spread(name, *found).items()},
+        "macro_precision": metrics.macro_mean(of_class.precision, of_class.support),
+        "weighted_precision": metrics.weighted_mean(of_class.precision, of_class.support),
+        "weighted_recall": metrics.weighted_mean(of_class.recall, of_class.support),
+        "weighted_f1": metrics.weighted_mean(of_class.f1, of_class.support),
+        "roc_auc": mean_of_known(areas),
+        "average_precision": mean_of_known(precisions),
+        "top_k": {
+            str(k): _spread(
+                "value",
+                mean_of_known(right.astype(np.float64)),
+                intervals.share(right, groups, how.confidence),
+                prefix="",
+            )
+            for k in top_k
+            if k < count
+            for right in [metrics.top_k(labels, probabilities, k)]
+        },
         "per_class": {
             name: {
-                "precision": float(per_class.precision[number]),
-                "recall": float(per_class.recall[number]),
-                "f1": float(per_class.f1[number]),
-                "support": int(per_class.support[number]),
+                "precision": float(of_class.precision[number]),
+                **_spread(
+                    "recall",
+                    float(of_class.recall[number]),
+                    intervals.share(correct[labels == number], groups[labels == number], how.confidence),
+                ),
+                "f1": float(of_class.f1[number]),
+                "support": int(of_class.support[number]),
+                "roc_auc": float(areas[number]),
+                "average_precision": float(precisions[number]),
             }
             for number, name in enumerate(classes)
         },
     }
+    return test, of_calibration(labels, probabilities, temperature, error, noise)
+
+
+def of_calibration(
+    labels: Ints, probabilities: Floats, temperature: float | None, error: float, noise: float
+) -> dict[str, Any]:
+    """The section `calibration`."""
+    before = None if temperature is None else calibration.uncalibrated(probabilities, temperature)
+    return {
+        "error": error,
+        "noise": noise,
+        "temperature": temperature,
+        "error_before": None if before is None else metrics.calibration_error(labels, before),
+        "log_loss_before": None if before is None else metrics.log_loss(labels, before),
+        "bins": calibration.bins(labels, probabilities),
+    }
+
+
+def _spread(name: str, value: float, interval: Interval, prefix: str | None = None) -> dict[str, float]:
+    prefix = f"{name}_" if prefix is None else prefix
+    return {name: value, f"{prefix}low": interval.low, f"{prefix}high": interval.high}
 
 
 def of_fold(fold: int, labels: Ints, probabilities: Floats) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Batch:
     listed: int
     known: int
     touched: Mapping[Item, Checked]  # files of another version but the same bytes as their row in force; in no batch
+    attributes: pa.Table  # of all images in force: what the further columns of a labels file say today
 
     @property
     def removed(self) -> int:
@@ -110,6 +111,7 @@ def ingest(
             for item in accepted
             if item.uri in stands and held[item.uri].version != item.version
         },
+        attributes=_attributes({answers[item.uri].image_id: dict(item.attributes) for item in accepted}),
     )
     _require_conserved(batch, before)
     return batch
@@ -191,6 +193,15 @@ def _quarantine(
             waiting.append(row | {"batch": name})
             news.append(waiting[-1])
     return waiting, news
+
+
+def _attributes(of_image: Mapping[str | None, Mapping[str, str]]) -> pa.Table:
+    """`image_id` and a column of text for each attribute, sorted by image id; null where an image has none."""
+    names = list(dict.fromkeys(name for attributes in of_image.values() for name in attributes))
+    schema = pa.schema([("image_id", pa.string()), *((name, pa.string()) for name in names)])
+    ids = sorted(image_id for image_id in of_image if image_id is not None) if names else []
+    rows = [{"image_id": image_id, **of_image[image_id]} for image_id in ids]
+    return pa.Table.from_pylist(rows, schema)
 
 
 def _row(item: Item, found: Checked) -> dict[str, Any]:

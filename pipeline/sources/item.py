@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 NO_LABEL = "no-label"
 NO_FOLDER = (NO_LABEL, "lies in no class folder")
@@ -21,6 +21,8 @@ class Item:
     bytes: int
     group: str | None = None  # images of one group (patient, product, scene) are never split apart
     problem: tuple[str, str] | None = None  # reason and detail of what is not worth reading
+    # Column and value, of the further columns of a labels file. They do not make another file of it.
+    attributes: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 def is_hidden(name: str) -> bool:

@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -116,7 +116,8 @@ class LabelledSource:
             yield from listing
             return
         name, base = PurePosixPath(file.uri).name, self.base
-        rows = labels_file.read(name, self._read_labels(file), base)
+        found = labels_file.read(name, self._read_labels(file), base)
+        rows = found.rows
         paths = {item.uri: unicodedata.normalize("NFC", item.uri[len(base) :]) for item in listing}
         missing = rows.keys() - paths.values()
         if len(missing) == len(rows):
@@ -126,7 +127,9 @@ class LabelledSource:
             )
         for item in listing:
             if item.uri != file.uri:
-                yield _labelled(item, rows.get(paths[item.uri], ()), name)
+                path = paths[item.uri]
+                labelled = _labelled(item, rows.get(path, ()), name)
+                yield replace(labelled, attributes=found.attributes.get(path, ()))
         for path in sorted(missing):
             yield _labelled(_absent(base, path, name), rows[path], name)
 

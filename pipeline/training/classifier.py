@@ -32,6 +32,7 @@ TAPPED = (1, 3, 5, 7, 9)
 # that excites such a unit would drown all others. This share of the mean variance is added to each variance.
 _VARIANCE_FLOOR = 0.05
 _STANDARDISE = "standardise"
+LOGITS = "logits"  # the last layer with weights
 _BOTH = ("average_max", "blocks")  # poolings by average and by maximum
 
 Tensors = Sequence[keras.KerasTensor]
@@ -211,7 +212,7 @@ def _head(classes: int, head: settings.Head, hidden: Sequence[int]) -> Callable[
         steps.append(layers.Dense(units, activation="relu", name=f"hidden_{number}"))
     steps.append(layers.Dropout(head.dropout, name="dropout"))
     # Zero weights start at the same loss for every backbone and seed: ln(classes).
-    steps.append(layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name="logits"))
+    steps.append(layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name=LOGITS))
 
     def classify(features: keras.KerasTensor) -> keras.KerasTensor:
         x = features

@@ -33,13 +33,17 @@ class Feed:
     steps: int
     importance: NDArray[np.float32]
 
-    def losses(self, batch_size: int, smoothing: float) -> NDArray[np.float32]:
-        """Float32 [N]: the loss of each validation image, as it counts, with the weights that the model has now."""
+    def answers(self, batch_size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Logits [N, K] of the validation images with the weights that the model has now, and their classes [N]."""
         inputs, classes = self.validation if isinstance(self.validation, tuple) else (self.validation, None)
         if classes is None:
             classes = np.concatenate([found for _, found in inputs.as_numpy_iterator()])
         self.model.compile(jit_compile="auto")  # uncompiled, Keras predicts through XLA, on a CPU 20 times slower
-        logits = self.model.predict(inputs, batch_size=batch_size, verbose=0)[: len(classes)]
+        return self.model.predict(inputs, batch_size=batch_size, verbose=0)[: len(classes)], classes
+
+    def losses(self, batch_size: int, smoothing: float) -> NDArray[np.float32]:
+        """Float32 [N]: the loss of each validation image, as it counts, with the weights that the model has now."""
+        logits, classes = self.answers(batch_size)
         losses = keras.ops.convert_to_numpy(SmoothedCrossentropy(smoothing).call(classes, logits))
         counted: NDArray[np.float32] = losses * self.importance[classes]
         return counted

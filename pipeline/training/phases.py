@@ -96,6 +96,18 @@ def run(session: Session, planned: Sequence[Planned]) -> list[Fitted]:
     return done
 
 
+def answers(
+    session: Session, planned: Sequence[Planned], fitted: Sequence[Fitted]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Logits [N, K] of the validation images after `run`, and their classes [N]: from what is kept of frozen blocks, if
+    some phase has made it kept and no phase has changed it since, else from images."""
+    learned = max((its.blocks for its, found in zip(planned, fitted, strict=True) if found.kept), default=0)
+    kept = [its for its in planned if its.cached and its.blocks >= learned]
+    chosen = min(kept, key=lambda its: its.blocks) if kept else planned[-1]
+    batch_size = session.devices.batch_size(session.settings.batch_size)
+    return _feed(session, chosen, [chosen.blocks], batch_size).answers(batch_size)
+
+
 def _wanted(planned: Sequence[Planned], i: int) -> list[int]:
     """Cuts, that of phase i first: what later phases take of blocks that no phase before them touches is computed in
     the same pass. Empty if phase i reads images."""

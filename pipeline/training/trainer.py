@@ -18,7 +18,7 @@ from pipeline.backbones import registry
 from pipeline.dataset import records
 from pipeline.dataset.shard_index import load_index
 from pipeline.settings import FINAL, Settings, Train, refit_home
-from pipeline.training import card, checkpoints, curves, forms, histories, phases, recipes, roles
+from pipeline.training import calibration, card, checkpoints, curves, forms, histories, phases, recipes, roles
 from pipeline.training import classifier as assembly
 from pipeline.training import environment as environments
 from pipeline.training import precision as precisions
@@ -113,7 +113,11 @@ def train(
         model = build(weights, precision)
         frozen = Frozen(model, images, cache, batch_size=chosen.batch_size, precision=precision)
         planned = phases.plan(recipe.phases, frozen, chosen, settings.augment)
-        fitted = phases.run(Session(model, frozen, chosen, places.logs, checkpoint, devices), planned)
+        session = Session(model, frozen, chosen, places.logs, checkpoint, devices)
+        fitted = phases.run(session, planned)
+        # Not part of the checkpoint: training that was interrupted comes to it again from the same weights.
+        calibrated = calibration.fit(*phases.answers(session, planned, fitted))
+        calibration.fold(model.whole, calibrated.temperature)
     cache.trim()
     whole = model.whole
     if precision != "float32" or devices.kind == "mirrored":
@@ -135,6 +139,7 @@ def train(
         "input_size": chosen.input_size,
         "filters": list(chosen.filters),
         "parity": parity,
+        "calibration": calibrated.describe(),
     }
     history = histories.history(chosen, recipe, planned, fitted, images, blocks=entry.blocks) | described
     files.write_json(places.models / "history.json", history)
@@ -142,6 +147,10 @@ def train(
     card.write(places.models / "card.md", history, name=settings.promote.model, images=images.counts)
     checkpoint.clear()
     logger.info("%s: kept the weights of phase %s", part, history["kept_phase"])
+    logger.info(
+        "%s: temperature %.3g, validation log loss %.3f instead of %.3f",
+        part, calibrated.temperature, calibrated.after, calibrated.before,
+    )  # fmt: skip
 
 
 def _weights(part: str, settings: Train, warm_start: Path) -> str:

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from components import evaluate
 from pipeline import files
-from pipeline.dataset import manifest
 from pipeline.settings import code_root, read_params, with_overrides
-from tests.pipeline.evaluation.colours import IMAGES, uris, write
+from tests.pipeline.evaluation.colours import IMAGES, attributes, features, manifest_rows, uris, write
 
 
 def test_writes_the_declared_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,8 +21,9 @@ def test_writes_the_declared_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Path("params.yaml").write_text(yaml.safe_dump(params))
     files.write_json(Path("live.json"), {"version": None, "generation": 0, "path": None, "digest": None})
     files.write_table(Path("data/assignment.parquet"), write(tmp_path))
-    rows = [{"image_id": image_id, "uri": uri, "removed": False} for image_id, uri in uris().items()]
-    files.write_table(Path("data/manifest/0001.parquet"), pa.Table.from_pylist(rows, manifest.SCHEMA))
+    files.write_table(Path("data/manifest/0001.parquet"), manifest_rows())
+    files.write_table(Path("data/features/0001.parquet"), features())
+    files.write_table(Path("data/attributes.parquet"), attributes())
 
     evaluate.main()
 

@@ -9,7 +9,7 @@ import pytest
 
 from components import validate
 from pipeline import files, runtime, stage
-from pipeline.dataset import manifest, near_duplicates, store
+from pipeline.dataset import duplicate_links, manifest, store
 from tests.pipeline.validation.gate import SUSPECTS, images, profile, quarantined, suspected
 
 with runtime.quiet_imports():
@@ -36,7 +36,7 @@ def deliver(rows: pa.Table, quarantine: pa.Table, pairs: pa.Table, suspects: pa.
 def test_the_evidence_of_every_input_arrives_in_the_verdict_and_on_the_page(run: Path, png: Png) -> None:
     rows = images(40, image_id=[store.put(png(number)) for number in range(40)])
     ids = rows["image_id"].to_pylist()
-    pairs = pa.table({"image_id": [ids[2]], "other": [ids[0]], "earlier": [False]}, near_duplicates.SCHEMA)
+    pairs = pa.table({"image_id": [ids[2]], "other": [ids[0]], "earlier": [False]}, duplicate_links.SCHEMA)
     suspects = suspected([{"image_id": ids[1], "uri": "1.png", "label": "cat", "suggested": "dog"}])
     deliver(rows, quarantined(["damaged"]), pairs, suspects)
 
@@ -63,7 +63,7 @@ def test_the_evidence_of_every_input_arrives_in_the_verdict_and_on_the_page(run:
 def test_a_block_ends_the_process_with_one_line_and_leaves_the_evidence(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deliver(images(label="cat"), quarantined([]), near_duplicates.SCHEMA.empty_table(), SUSPECTS.empty_table())
+    deliver(images(label="cat"), quarantined([]), duplicate_links.SCHEMA.empty_table(), SUSPECTS.empty_table())
 
     with pytest.raises(SystemExit) as ended:
         stage.run(validate.main)
@@ -85,7 +85,7 @@ def test_the_policy_rules_over_the_schema(run: Path, policy: str, findings: dict
     params = (run / "params.yaml").read_text()
     (run / "params.yaml").write_text(params.replace("    schema: block", f"    schema: {policy}"))
     rows = images(saturation=[7.0] + [0.4] * 39)  # a share
-    deliver(rows, quarantined([]), near_duplicates.SCHEMA.empty_table(), SUSPECTS.empty_table())
+    deliver(rows, quarantined([]), duplicate_links.SCHEMA.empty_table(), SUSPECTS.empty_table())
 
     if "block" in findings.values():
         with pytest.raises(SystemExit):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline import files
 from pipeline.cli.main import app
-from pipeline.dataset import assignment, manifest, near_duplicates, split_summary, splits
+from pipeline.dataset import assignment, duplicate_links, manifest, split_summary, splits
 from pipeline.dataset.splits import TEST, TRAIN, Image, Placed, Shares
 from pipeline.settings import code_root, read_params
 from pipeline.stage import DONE
@@ -59,9 +59,9 @@ def write(folder: Path, *, conflicts: int = 1) -> None:
         manifest.SCHEMA,
     )
     files.write_table(folder / "data/manifest/0001.parquet", rows)
-    pairs = pa.table({"image_id": [identity(51)], "other": [identity(50)], "earlier": [False]}, near_duplicates.SCHEMA)
+    pairs = pa.table({"image_id": [identity(51)], "other": [identity(50)], "earlier": [False]}, duplicate_links.SCHEMA)
     files.write_table(folder / "data/duplicates/0001.parquet", pairs)
-    links = near_duplicates.read(folder / "data/duplicates")
+    links = duplicate_links.read(folder / "data/duplicates")
     early = {identity(n): Placed(identity(n), TEST if n == 99 else TRAIN) for n in (*range(conflicts), 99)}
     assignment.record(folder / "data/splits/0001.parquet", early, SHARES.salt)
     new = splits.place(images, links.pairs, early, SHARES, links.cluster)

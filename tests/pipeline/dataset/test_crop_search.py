@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.dataset import crop_search, near_duplicates, store
+from pipeline.dataset import crop_search, duplicate_links, near_duplicates, store
 from pipeline.dataset.near_duplicates import Rules
 from pipeline.dataset.reduced import reduced
 from pipeline.profiling import features
@@ -43,7 +43,7 @@ def rows(ids: list[str]) -> pa.Table:
 
 def found(folder: Path, batches: dict[str, list[str]], rules: Rules = RULES) -> set[frozenset[str]]:
     near_duplicates.update(folder, {name: rows(ids) for name, ids in batches.items()}, rules, 2)
-    return {frozenset(pair) for pair in near_duplicates.read(folder).pairs}
+    return {frozenset(pair) for pair in duplicate_links.read(folder).pairs}
 
 
 def crop(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.dataset import near_duplicates
+from pipeline.dataset import duplicate_links, near_duplicates
 from pipeline.dataset.near_duplicates import Rules
 from pipeline.dataset.splits import QUARANTINE, Image, Placed, Shares, place
 
@@ -38,7 +38,7 @@ def test_pairs_within_and_across_batches(tmp_path: Path) -> None:
     row = chain(6)
     batches = {"0001": features([0, 1, 3], *row), "0002": features([5, 4, 1], *row)}
     near_duplicates.update(tmp_path, batches, RULES, 1)
-    links = near_duplicates.read(tmp_path)
+    links = duplicate_links.read(tmp_path)
     assert {frozenset(pair) for pair in links.pairs} == {
         frozenset(pair) for pair in (("000", "001"), ("004", "003"), ("004", "005"))
     }
@@ -93,7 +93,7 @@ def test_near_duplicates_never_end_on_different_sides(seed: int) -> None:
                 for batch in range(1, last + 1)
             }
             near_duplicates.update(Path(folder), batches, RULES, 1)
-            links = near_duplicates.read(Path(folder))
+            links = duplicate_links.read(Path(folder))
             images = [Image(f"{number:03d}", "cat") for number in np.flatnonzero(batch_of <= last)]
             placed |= place(images, links.pairs, placed, Shares("salt", 0.3, 0.3, 1), links.cluster)
     assert len(placed) == count

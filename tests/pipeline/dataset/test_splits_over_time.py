@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from pipeline.dataset import assignment, manifest, near_duplicates, splits
+from pipeline.dataset import assignment, duplicate_links, manifest, near_duplicates, splits
 from pipeline.dataset.splits import QUARANTINE, TEST, TRAIN, VAL, Placed, Shares
 
 SHARES = Shares("salt", val=0.25, test=0.25, min_per_class=1)
@@ -122,7 +122,7 @@ class Sources(RuleBasedStateMachine):
         pairs = self.folder / "duplicates"
         rules = near_duplicates.Rules(BITS, (self.near + 0.5) / 255, detail=0.8, searched=0)
         near_duplicates.update(pairs, self.features, rules, 1)
-        links = near_duplicates.read(pairs)
+        links = duplicate_links.read(pairs)
         rows = manifest.current(self.batches)
         images, gone = assignment.images_of(rows), assignment.gone(self.batches)
         places = self.folder / "splits"

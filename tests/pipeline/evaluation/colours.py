@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.dataset import assignment, shards, store
+from pipeline.dataset import assignment, manifest, shards, store
 
 CLASSES = ("blue", "green", "red")
 CHANNEL = {"red": 0, "green": 1, "blue": 2}
@@ -71,6 +71,32 @@ def write(root: Path) -> pa.Table:
     for part, size in (("fold-0", 16), ("fold-1", 16), ("final", 24)):
         model(root / "models" / part / "model.keras", CLASSES, size)
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), assignment.SCHEMA)
+
+
+def manifest_rows() -> pa.Table:
+    """Rows in force, of all pictures; their bytes must be in the store, where they are put once."""
+    rows = [{"image_id": image_id, "uri": its_uri, "removed": False} for image_id, its_uri in uris().items()]
+    return pa.Table.from_pylist(rows, manifest.SCHEMA)
+
+
+def features() -> pa.Table:
+    """Feature rows of all pictures, as far as slices take them."""
+    ids = list(uris())
+    numbers = range(len(ids))
+    return pa.table(
+        {
+            "image_id": ids,
+            "width": [30] * len(ids),
+            "height": [20 + number % 2 for number in numbers],
+            "brightness": [number / len(ids) for number in numbers],
+        }
+    )
+
+
+def attributes() -> pa.Table:
+    """A column `camera` of all pictures but the last."""
+    ids = list(uris())[:-1]
+    return pa.table({"image_id": ids, "camera": ["left" if number % 3 else "right" for number in range(len(ids))]})
 
 
 def uri(number: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.evaluation.comparing import compare
+from pipeline.evaluation.comparing import compare, log_losses
 from pipeline.evaluation.intervals import Resampling
 
 HOW = Resampling(resamples=500, confidence=0.95, seed=5)
@@ -85,8 +85,56 @@ def test_a_class_without_test_images_is_nan_and_listed() -> None:
     assert found["balanced_accuracy"] == 0.5
 
 
+def test_differences_by_hand() -> None:
+    """The candidate alone is right about three images, live about one: of four tosses of a coin, 3 : 1 or worse are
+    2 * 5/16."""
+    truth = ["cat"] * 8
+    candidate = ["cat"] * 7 + ["dog"]
+    live = ["cat"] * 4 + ["dog"] * 3 + ["cat"]
+    found = run(truth, candidate, live)
+    assert found["mcnemar"] == {"only_candidate": 3, "only_live": 1, "p_value": pytest.approx(10 / 16)}
+    assert found["accuracy_difference"] == pytest.approx(2 / 8)
+    assert found["accuracy_difference_low"] < 0 < 2 / 8 < found["accuracy_difference_high"]
+
+
+def test_equal_answers_are_no_evidence() -> None:
+    assert run(["cat", "dog"], ["cat", "cat"], ["cat", "cat"])["mcnemar"] == {
+        "only_candidate": 0,
+        "only_live": 0,
+        "p_value": 1.0,
+    }
+
+
+def test_intervals_of_all_classes_together_are_wider() -> None:
+    truth = ["cat", "dog"] * 20
+    found = run(truth, ["cat"] * 30 + ["dog"] * 10, ["dog"] * 40)["per_class"]["dog"]
+    assert -1 <= found["difference_low_all"] < found["difference_low"] < -15 / 20
+    assert found["difference_high"] < found["difference_high_all"] < 0
+    alone = run(["dog"] * 20, ["cat"] * 20, ["dog"] * 20)["per_class"]["dog"]
+    assert alone["difference_high_all"] == alone["difference_high"]  # one class with images
+
+
+def test_log_losses_are_of_the_classes_that_both_know() -> None:
+    candidate = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
+    live = np.array([[0.1, 0.9], [0.5, 0.5], [0.5, 0.5]])  # of dog and cat
+    labels = np.array([0, 1, 2])
+    found = log_losses(labels, candidate, live, classes=("cat", "elk", "dog"), live_classes=("dog", "cat"))
+    assert found["log_loss"] == pytest.approx(-(math.log(0.9) + math.log(0.5)) / 2)
+    assert found["candidate_log_loss"] == pytest.approx(-(math.log(0.5) + math.log(0.6)) / 2)
+    assert found["log_loss_images"] == 2
+
+
+def test_log_losses_of_strangers_are_unknown() -> None:
+    found = log_losses(np.array([0]), np.ones((1, 1)), np.ones((1, 1)), classes=("cat",), live_classes=("dog",))
+    assert math.isnan(found["log_loss"])
+    assert math.isnan(found["candidate_log_loss"])
+    assert found["log_loss_images"] == 0
+
+
 def test_no_images_at_all() -> None:
     found = run([], [], [])
     assert found["images"] == 0
     assert math.isnan(found["difference"])
     assert math.isnan(found["difference_low"])
+    assert math.isnan(found["accuracy_difference_high"])
+    assert math.isnan(found["mcnemar"]["p_value"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,24 +12,38 @@ from pipeline.evaluation.intervals import Resampling
 HOW = Resampling(resamples=200, confidence=0.95, seed=1)
 
 
+def measure(
+    labels: np.ndarray, probabilities: np.ndarray, classes: list[str], temperature: float | None = None
+) -> list[dict[str, Any]]:
+    """Every image is a group of its own."""
+    groups = np.arange(len(labels))
+    found = results.of_test(labels, probabilities, groups, classes, temperature=temperature, top_k=(2, 3), how=HOW)
+    return list(found)
+
+
 def test_a_test_set_of_two_images_and_a_class_without_any() -> None:
     probabilities = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1]])
-    found = results.without_nan(
-        results.of_test(np.array([0, 1]), probabilities, np.array([0, 1]), ["a", "b", "c"], HOW)
-    )
+    found, calibration = results.without_nan(measure(np.array([0, 1]), probabilities, ["a", "b", "c"]))
     assert found["accuracy"] == 0.5
     assert found["accuracy_low"] < 0.1
     assert found["accuracy_high"] > 0.9
-    assert found["per_class"]["c"] == {"precision": None, "recall": None, "f1": None, "support": 0}
-    json.dumps(found, allow_nan=False)
+    assert found["per_class"]["c"] == {
+        **dict.fromkeys(("precision", "recall", "recall_low", "recall_high", "f1", "roc_auc", "average_precision")),
+        "support": 0,
+    }
+    json.dumps([found, calibration], allow_nan=False)
 
 
 def test_an_empty_test_set_has_no_figures() -> None:
     none = np.empty(0, np.int64)
-    found = results.without_nan(results.of_test(none, np.empty((0, 2)), none, ["a", "b"], HOW))
+    found, calibration = results.without_nan(measure(none, np.empty((0, 2)), ["a", "b"]))
     assert found["images"] == 0
     assert found["balanced_accuracy"] is None
     assert found["accuracy_low"] is None
+    assert found["macro_f1_high"] is None
+    assert found["roc_auc"] is None
+    assert calibration["noise"] is None
+    assert calibration["bins"] == []
 
 
 def test_folds_by_hand() -> None:

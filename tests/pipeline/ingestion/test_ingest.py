@@ -418,3 +418,29 @@ def test_linked_folders_are_followed_but_not_in_circles(
     dataset.arrive(open_source(str(source)))
     assert dataset.labels["cat-0.png"] == "dog"
     assert len(dataset.labels) == 13
+
+
+def test_attributes_are_those_that_the_labels_file_has_today(
+    dataset: Dataset, source: Path, png: Callable[..., bytes]
+) -> None:
+    names = [f"cat/cat-{number}.png" for number in range(3)]
+    (source / names[2]).write_bytes(b"no image")
+    labels = source / "labels.csv"
+    labels.write_text("path,label,camera,day\n" + "".join(f"{name},cat,left,\n" for name in names))
+    first = dataset.arrive(open_source(str(source)))
+    assert first.attributes.column_names == ["image_id", "camera"]
+    ids = {name: store.put((source / name).read_bytes()) for name in names[:2]}
+    assert first.attributes.to_pylist() == [{"image_id": each, "camera": "left"} for each in sorted(ids.values())]
+
+    labels.write_text(f"path,label,camera,day\n{names[0]},cat,right,\n{names[1]},cat,,monday\n")
+    second = dataset.arrive(open_source(str(source)))
+    assert second.empty or second.accepted == 0  # nothing about the images themselves is new
+    assert {row.pop("image_id"): row for row in second.attributes.to_pylist()} == {
+        ids[names[0]]: {"camera": "right", "day": None},
+        ids[names[1]]: {"camera": None, "day": "monday"},
+    }
+
+
+def test_without_a_labels_file_there_are_no_attributes(dataset: Dataset, shelf: Shelf) -> None:
+    found = dataset.arrive(shelf).attributes
+    assert (found.column_names, found.num_rows) == (["image_id"], 0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,8 +21,12 @@ def parquet(**columns: Any) -> bytes:
     return buffer.getvalue()
 
 
-def read(name: str, data: bytes | str) -> dict[str, set[Row]]:
+def whole(name: str, data: bytes | str) -> labels.Labels:
     return labels.read(name, data.encode() if isinstance(data, str) else data, "/photos/")
+
+
+def read(name: str, data: bytes | str) -> dict[str, set[Row]]:
+    return whole(name, data).rows
 
 
 SAME = {"a.png": {Row("cat", "p1")}, "b/c.png": {Row("7", None)}}
@@ -118,3 +123,59 @@ def test_parquet_that_unpacks_to_far_too_much_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(labels, "MAX_ROWS", 99)
     with pytest.raises(DataError, match="100 rows, too many"):
         read("labels.parquet", data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("labels.csv", "Camera,path,label,day\n left ,a.png,cat,3\n,b.png,cat,4\n"),
+        (
+            "labels.jsonl",
+            '{"camera": "left", "path": "a.png", "label": "cat", "day": 3}\n'
+            '{"day": 4, "path": "b.png", "label": "cat", "camera": null, "box": [1, 2], "\\ud800": 1}\n',
+        ),
+        (
+            "labels.parquet",
+            parquet(camera=["left", None], path=["a.png", "b.png"], label=["cat"] * 2, day=[3, 4], raw=[b"1", b"2"]),
+        ),
+    ],
+    ids=["csv", "jsonl", "parquet"],
+)
+def test_further_columns_are_attributes(name: str, data: bytes | str) -> None:
+    found = whole(name, data).attributes
+    assert {path: dict(attributes) for path, attributes in found.items()} == {
+        "a.png": {"camera": "left", "day": "3"},
+        "b.png": {"day": "4"},
+    }
+
+
+def test_attributes_of_all_kinds_become_text() -> None:
+    at = np.datetime64("2026-01-02T03:04:05.000007")
+    data = parquet(path=["a.png"], label=["cat"], at=[at], sharp=[True], weight=[0.5])
+    [attributes] = whole("labels.parquet", data).attributes.values()
+    assert dict(attributes) == {"at": "2026-01-02 03:04:05.000007", "sharp": "true", "weight": "0.5"}
+    [attributes] = whole(
+        "labels.jsonl", '{"path": "a", "label": "b", "sharp": true, "odd": "\\ud800"}'
+    ).attributes.values()
+    assert dict(attributes) == {"sharp": "true", "odd": "?"}
+
+
+def test_attributes_are_bounded() -> None:
+    names = [f"x{number}" for number in range(60)]
+    data = ",".join(["path", "label", *names]) + "\n" + ",".join(["a.png", "cat", *["long" * 100] * 60])
+    for found in (
+        whole("labels.csv", data),
+        whole("labels.parquet", parquet(**{name: ["long" * 100] for name in names}, path=["a.png"], label=["cat"])),
+    ):
+        assert [column for column, _ in found.attributes["a.png"]] == names[:50]
+        assert max(len(value) for _, value in found.attributes["a.png"]) <= 200
+
+
+def test_what_rows_of_one_file_disagree_on_is_no_attribute_of_it() -> None:
+    found = whole("labels.csv", "path,label,camera,day\na.png,cat,left,1\na.png,cat,right,1\n")
+    assert found.rows == {"a.png": {Row("cat", None)}}
+    assert found.attributes == {"a.png": (("day", "1"),)}
+
+
+def test_no_attribute_is_called_as_what_refit_writes() -> None:
+    assert whole("labels.csv", "path,label,image_id,group\na.png,cat,x,p\n").attributes == {"a.png": ()}

@@ -177,6 +177,17 @@ def test_a_labels_file_alone_decides(photos: Path) -> None:
     assert (gone.version, gone.bytes, gone.label) == ("0-0", 0, "cat")
 
 
+def test_further_columns_come_with_the_item_and_make_no_other_of_it(photos: Path) -> None:
+    (photos / "labels.csv").write_text("path,label,camera\na.png,cat,left\nb.png,cat,\n")
+    left = listing(photos)["a.png"]
+    assert left.attributes == (("camera", "left"),)
+    assert listing(photos)["b.png"].attributes == ()
+    (photos / "labels.csv").write_text("path,label,camera\na.png,cat,right\nb.png,cat,\n")
+    right = listing(photos)["a.png"]
+    assert right.attributes == (("camera", "right"),)
+    assert right == left
+
+
 def test_one_image_in_two_groups_is_a_conflict(photos: Path) -> None:
     (photos / "labels.csv").write_text("path,label,group\na.png,cat,p1\na.png,cat,p2\n")
     problem = listing(photos)["a.png"].problem

@@ -14,8 +14,10 @@ from pipeline.backbones import registry
 from pipeline.dataset import records
 from pipeline.dataset.shard_index import load_index
 from pipeline.errors import DataError, ModelError
+from pipeline.evaluation import metrics
+from pipeline.evaluation.calibration import uncalibrated
 from pipeline.settings import Filter, Settings
-from pipeline.training import export, fitted, fitting, parity, trainer
+from pipeline.training import calibration, export, fitted, fitting, forms, parity, phases, trainer
 from pipeline.training.devices import ALONE
 from pipeline.training.roles import roles
 from pipeline.training.trainer import Places
@@ -42,7 +44,9 @@ def quick(*overrides: str) -> Settings:
     return settings.parse(settings.with_overrides(PARAMS, [*quickened, *overrides]))
 
 
-def train(root: Path, part: str, chosen: Settings, name: str = "run") -> tuple[Path, dict[str, Any]]:
+def train(
+    root: Path, part: str, chosen: Settings, name: str = "run", assignment: pa.Table | None = None
+) -> tuple[Path, dict[str, Any]]:
     places = Places(
         shards=root / "data/shards",
         warm_start=root / "warm_start.json",
@@ -51,9 +55,9 @@ def train(root: Path, part: str, chosen: Settings, name: str = "run") -> tuple[P
         curves=root / name / "curves.csv",
         checkpoints=root / name / "checkpoints",
     )
-    places.models.mkdir(parents=True)
-    places.logs.mkdir()
-    trainer.train(part, chosen, places, ALONE, assignment=files_table(root), environment={})
+    places.models.mkdir(parents=True, exist_ok=True)
+    places.logs.mkdir(exist_ok=True)
+    trainer.train(part, chosen, places, ALONE, assignment=assignment or files_table(root), environment={})
     return places.models, files.read_json(places.models / "history.json")
 
 
@@ -141,6 +145,74 @@ def test_the_final_part_is_trained_recorded_and_exported(root: Path) -> None:
     served = tf.saved_model.load(str(models / "saved_model"))
     assert set(served.signatures) == {"serving_default", "encoded", "classes"}
     assert list((root / "final/logs").rglob("events.out.tfevents*"))
+
+
+@pytest.fixture(scope="module")
+def doubtful(root: Path) -> pa.Table:
+    """An assignment in which two of the six validation images bear wrong labels."""
+    rows = files_table(root).to_pylist()
+    for row in [row for row in rows if row["split"] == "val"][:2]:
+        row["class"] = (row["class"] + 1) % 3
+    return pa.Table.from_pylist(rows, files_table(root).schema)
+
+
+def validation(root: Path, models: Path, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Classes of the validation images, and what model.keras answers."""
+    index = load_index(root / "data/shards")
+    ids = {row["image_id"]: row["class"] for row in table.to_pylist() if row["split"] == "val"}
+    found = list(records.dataset(root / "data/shards", index, ids, size=tiny.SIZE).as_numpy_iterator())
+    model = export.load(models / "model.keras")
+    probabilities = model.predict_on_batch(np.stack([image["image"] for image in found])).astype(np.float64)
+    return np.array([ids[image["id"].decode()] for image in found]), probabilities
+
+
+def test_an_overconfident_model_is_calibrated_in_its_file(
+    root: Path, doubtful: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = phases.run
+
+    def overconfident(session: phases.Session, planned: Any) -> Any:
+        fitted = whole(session, planned)
+        calibration.fold(session.model.whole, 0.05)
+        return fitted
+
+    monkeypatch.setattr(phases, "run", overconfident)
+    models, history = train(root, "final", quick(*FROZEN), "overconfident", doubtful)
+
+    found = history["calibration"]
+    assert found["temperature"] > 2
+    assert found["val_images"] == 6
+    assert found["val_log_loss_after"] < found["val_log_loss_before"]
+    classes, after = validation(root, models, doubtful)
+    before = uncalibrated(after, found["temperature"])
+    # Features are kept as float16, and logits were twenty times as large.
+    assert metrics.log_loss(classes, after) == pytest.approx(found["val_log_loss_after"], rel=0.02)
+    accuracy = np.mean(after.argmax(axis=1) == classes)
+    # Six images are one bin of the calibration error.
+    assert abs(after.max(axis=1).mean() - accuracy) < 0.5 * abs(before.max(axis=1).mean() - accuracy)
+    np.testing.assert_array_equal(after.argmax(axis=1), before.argmax(axis=1))
+
+
+def test_training_that_ends_before_its_files_are_written_comes_to_the_same_temperature(
+    root: Path, doubtful: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = quick("train.cache_gigabytes=0")  # so that nothing else is left from before
+    whole, history = train(root, "final", chosen, "whole", doubtful)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(forms, "write", _stopped)
+        train(root, "final", chosen, "stopped", doubtful)
+    assert (root / "stopped/checkpoints/finished.npz").exists()
+
+    resumed, again = train(root, "final", chosen, "stopped", doubtful)
+
+    assert again["calibration"] == history["calibration"]
+    assert again["calibration"]["temperature"] != 1
+    for one, other in zip(_weights(whole), _weights(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def _stopped(*arguments: Any) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")

@@ -277,14 +277,32 @@ class Diagnose(Section):
     upscale_factor: PositiveFloat
 
 
+class Serve(Section):
+    images: Positive
+    calls: Positive
+    seconds: PositiveFloat
+    timeout: PositiveFloat
+    container: Literal["auto", "never", "required"]
+    image: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9._:/@-]*$")]  # never taken for an option of docker's
+    pull: bool
+
+
 class Gate(Section):
     min_accuracy: Share
     min_balanced_accuracy: Share
     min_test_images: Positive
+    min_new_class_recall: Share
+    max_calibration_error: Share
     max_fold_spread: Share
+    max_leaked_images: Count
+    max_latency_ms: PositiveFloat | None
+    max_size_mb: PositiveFloat | None
+    max_test_uses: Positive
     min_gain: Annotated[float, Field(ge=-1, le=1)]
-    max_loss: Share
+    min_gain_low: Annotated[float, Field(ge=-1, le=1)]
     max_class_loss: Share
+    max_slice_loss: Share
+    allow_dropped_classes: bool
 
 
 class Promote(Section):
@@ -309,6 +327,7 @@ class Settings(Section):
     train: Train
     evaluate: Evaluate
     diagnose: Diagnose
+    serve: Serve
     gate: Gate
     promote: Promote
     execution: Execution

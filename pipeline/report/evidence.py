@@ -23,7 +23,7 @@ from pipeline.stage import DONE
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("ingest", "profile", "validate", "shard", "train", "evaluate", "diagnose", "gate")
+STAGES = ("ingest", "profile", "validate", "shard", "train", "evaluate", "diagnose", "serve", "gate")
 PROMOTE = "promote"
 
 

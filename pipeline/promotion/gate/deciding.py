@@ -1,0 +1,56 @@
+"""Decides, from what has been measured, whether the candidate may go live. Measures nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.promotion.gate import absolute, against_live, caveats, served
+from pipeline.promotion.gate.evidence import Evidence
+from pipeline.promotion.gate.rule import Rule
+from pipeline.settings import Gate
+
+
+@dataclass(frozen=True)
+class Decision:
+    promote: bool
+    summary: str  # a sentence, or those of the rules that failed
+    rules: tuple[Rule, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def borderline(self) -> bool:
+        """Whether a figure lies so near its bar that a person should look."""
+        return any(rule.borderline for rule in self.rules)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "promote": self.promote,
+            "summary": self.summary,
+            "rules": [asdict(rule) for rule in self.rules],
+            "warnings": list(self.warnings),
+            "borderline": self.borderline,
+        }
+
+
+def decide(evidence: Evidence, settings: Gate) -> Decision:
+    """The same evidence and settings give the same decision."""
+    asked = [rule(evidence, settings) for rule in (*absolute.RULES, *served.RULES)]
+    if evidence.live["version"] is not None:
+        comparison = against_live.comparison(evidence)
+        others = against_live.RULES if comparison.passed else (against_live.dropped_classes,)
+        asked += [comparison, *(rule(evidence, settings) for rule in others)]
+    rules = [rule for rule in asked if rule is not None]
+    failed = [rule for rule in rules if not rule.passed]
+    summary = "Refused: " + " ".join(rule.explanation for rule in failed) if failed else _promotion(evidence)
+    return Decision(not failed, summary, tuple(rules), tuple(caveats.warnings(evidence, rules, settings)))
+
+
+def _promotion(evidence: Evidence) -> str:
+    if evidence.live["version"] is None:
+        return "Promote: the first model, and it passes every absolute floor."
+    compared = evidence.compared
+    return (
+        f"Promote: balanced accuracy {compared['difference']:+.3f} against live version {evidence.live['version']} on "
+        f"the same {compared['images']} images, and no class or slice is clearly worse."
+    )

@@ -116,6 +116,17 @@ def _validation(history: Mapping[str, Any]) -> str:
         f"Accuracy {kept['val_accuracy'][best]:.3f}, loss {kept['val_loss'][best]:.3f} in epoch {best + 1} of phase "
         f"{_text(kept['name'])}. That epoch was chosen by these images, so they flatter the model: what it is worth is "
         "measured on folds and held-out images (metrics/evaluate.json; card.json once it is promoted)."
+        + _calibration(history.get("calibration"))
+    )
+
+
+def _calibration(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["temperature"] == 1:
+        return ""
+    return (
+        f" The probabilities are calibrated by these images: a temperature of {found['temperature']:.3g}, which is "
+        f"part of the weights, made their log loss {found['val_log_loss_after']:.3f} instead of "
+        f"{found['val_log_loss_before']:.3f}."
     )
 
 

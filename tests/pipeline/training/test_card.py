@@ -67,6 +67,16 @@ def test_the_tables_say_what_was_trained_on_what_and_how(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize(("temperature", "said"), [(1.5, True), (1.0, False)], ids=["calibrated", "as it was"])
+def test_a_temperature_is_told_where_there_is_one(tmp_path: Path, temperature: float, said: bool) -> None:
+    losses = {"val_log_loss_before": 0.75, "val_log_loss_after": 0.5, "val_images": 3}
+    text = written(tmp_path, calibration={"temperature": temperature, **losses})
+
+    assert (
+        "a temperature of 1.5, which is part of the weights, made their log loss 0.500 instead of 0.750" in text
+    ) == said
+
+
 def test_what_only_a_person_knows_is_asked_for(tmp_path: Path) -> None:
     asked = re.findall(r"^## (.*)\n\n\*\*To do:\*\*", written(tmp_path), re.MULTILINE)
 

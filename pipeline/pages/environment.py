@@ -28,7 +28,8 @@ def number(value: object, digits: int = 3) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.{digits}f}"
+        tiny = 0 < abs(value) < 0.5 * 10**-digits
+        return f"{value:.1g}" if tiny else f"{value:.{digits}f}"
     return str(value)
 
 
@@ -41,5 +42,6 @@ def percent(value: float | None) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop; only the first letter is touched, for the rest may be names."""
-    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""
+    """With a capital and a stop at the end; only the first letter is touched, for the rest may be names."""
+    stop = "" if text.endswith((".", "?", "!")) else "."
+    return text[:1].upper() + text[1:] + stop if text else ""

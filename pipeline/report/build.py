@@ -14,7 +14,8 @@ from typing import Any
 from pipeline import files
 from pipeline.dataset import store
 from pipeline.pages.environment import environment
-from pipeline.report import curves, matrix, mistakes
+from pipeline.pages.thumbnails import Album
+from pipeline.report import curves, matrix, mistakes, reliability
 from pipeline.report.evidence import PROMOTE, Evidence, read, stage_names
 from pipeline.settings import code_root, read_params
 
@@ -38,9 +39,13 @@ def render(evidence: Evidence, defaults: Mapping[str, Any]) -> str:
     """The page. `defaults`: the params that the run's are compared with."""
     page = environment(Path(__file__).parent)
     page.filters |= {"short": short, "time": time}
-    tested = evidence.evaluation["test"] if evidence.evaluation else None
+    evaluation = evidence.evaluation or {}
+    tested = evaluation.get("test")
     by_class = list(tested["per_class"].items()) if tested else []
-    compared = evidence.evaluation["live"] if evidence.evaluation else None
+    compared = evaluation.get("live")
+    album = Album(store.path, max_pixels=evidence.params["ingest"]["max_pixels"], budget=mistakes.BUDGET)
+    groups = mistakes.choose(evidence.predictions, album)
+    anchors = {(group.label, group.predicted): group.anchor for group in groups}
     return page.get_template(TEMPLATE).render(
         vars(evidence)
         | {
@@ -48,11 +53,14 @@ def render(evidence: Evidence, defaults: Mapping[str, Any]) -> str:
             "stages": stages(evidence),
             "panels": curves.panels(evidence.history) if evidence.history else [],
             "curves": curves,
-            "matrix": matrix.build(list(tested["per_class"]), evidence.predictions) if tested else None,
-            "mistakes": mistakes.choose(evidence.predictions, store.path, evidence.params["ingest"]["max_pixels"]),
+            "matrix": matrix.build(list(tested["per_class"]), evidence.predictions, anchors) if tested else None,
+            "mistakes": groups,
+            "shown": sum(len(group.mistakes) for group in groups),
             "wrong": sum(row["label"] != row["predicted"] for row in evidence.predictions),
             "class_rows": sorted((item for item in by_class if item[1]["support"]), key=lambda item: item[1]["recall"]),
             "without_images": [name for name, row in by_class if not row["support"]],
+            "reliability": reliability.diagram(evaluation["calibration"]["bins"]) if tested else None,
+            "slices": slices(evaluation["slices"]) if tested else {},
             "live_changes": sorted(compared["per_class"].items(), key=_change) if compared else [],
             "live_scale": _scale(compared["per_class"].values()) if compared else 1.0,
             "drifted": [row for row in evidence.profile["drift"] if row["drifted"]] if evidence.profile else [],
@@ -130,6 +138,15 @@ def differences(defaults: Mapping[str, Any], params: Mapping[str, Any], prefix: 
             yield from differences(default if isinstance(default, Mapping) else {}, value, f"{prefix}{name}.")
         elif value != default:
             yield {"key": f"{prefix}{name}", "default": default, "value": value}
+
+
+def slices(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """By what they are made by, lowest accuracy first; labels have a table of their own, and one slice is the whole."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["accuracy"]):
+        if row["by"] != "label":
+            found.setdefault(row["by"], []).append(row)
+    return {by: found[by] for by in sorted(found) if len(found[by]) > 1}
 
 
 def _change(item: tuple[str, Mapping[str, Any]]) -> float:

@@ -45,6 +45,7 @@ class Evidence:
     evaluation: Mapping[str, Any] | None
     predictions: tuple[Mapping[str, Any], ...]  # of the test images
     diagnosis: Mapping[str, Any] | None
+    serving: Mapping[str, Any] | None
     decision: Mapping[str, Any] | None
     promotion: Mapping[str, Any] | None
     quarantine: tuple[Mapping[str, Any], ...]  # all that is in it now, newest batch first
@@ -77,6 +78,7 @@ def read(run: Path) -> Evidence:
         evaluation=_json(run / "metrics/evaluate.json"),
         predictions=_predictions(run / "data/predictions.parquet") if "evaluate" in done else (),
         diagnosis=_json(run / "reports/diagnosis.json"),
+        serving=_json(run / "metrics/serving.json"),
         decision=_json(run / "decision.json"),
         promotion=promotion,
         quarantine=_quarantine(run / "data/quarantine/current.parquet") if "ingest" in done else (),

@@ -17,6 +17,7 @@ PAIRS = 10
 class Cell:
     count: int
     shade: str  # CSS class: h1 … h8 on the diagonal, m1 … m8 beside it, by the share of the row; empty for 0
+    anchor: str | None = None  # of the examples on the page
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Pair:
     predicted: str
     count: int
     share: float  # 0-1, of the images of `actual`
+    anchor: str | None
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,10 @@ class Matrix:
     pairs: tuple[Pair, ...]
 
 
-def build(classes: Sequence[str], predictions: Iterable[Mapping[str, Any]]) -> Matrix:
-    """Of the test images. `predictions` need `label` and `predicted`."""
+def build(
+    classes: Sequence[str], predictions: Iterable[Mapping[str, Any]], anchors: Mapping[tuple[str, str], str]
+) -> Matrix:
+    """Of the test images. `predictions` need `label` and `predicted`; `anchors` lead to examples of a pair."""
     counts = Counter((row["label"], row["predicted"]) for row in predictions)
     totals: Counter[str] = Counter()
     for (actual, _), count in counts.items():
@@ -50,18 +54,23 @@ def build(classes: Sequence[str], predictions: Iterable[Mapping[str, Any]]) -> M
     wrong = sorted(
         ((pair, count) for pair, count in counts.items() if pair[0] != pair[1]), key=lambda it: (-it[1], it[0])
     )
-    rows = [Row(actual, tuple(_cell(actual, predicted, counts, totals) for predicted in classes)) for actual in classes]
+    rows = [
+        Row(actual, tuple(_cell((actual, predicted), counts, totals[actual], anchors) for predicted in classes))
+        for actual in classes
+    ]
     return Matrix(
         tuple(classes),
         tuple(rows) if len(classes) <= LARGEST else (),
         len(classes) <= WITH_NUMBERS,
-        tuple(Pair(*pair, count, count / totals[pair[0]]) for pair, count in wrong[:PAIRS]),
+        tuple(Pair(*pair, count, count / totals[pair[0]], anchors.get(pair)) for pair, count in wrong[:PAIRS]),
     )
 
 
-def _cell(actual: str, predicted: str, counts: Mapping[tuple[str, str], int], totals: Mapping[str, int]) -> Cell:
-    count = counts.get((actual, predicted), 0)
+def _cell(
+    pair: tuple[str, str], counts: Mapping[tuple[str, str], int], total: int, anchors: Mapping[tuple[str, str], str]
+) -> Cell:
+    count = counts.get(pair, 0)
     if not count:
         return Cell(0, "")
-    shade = -(-count * SHADES // totals[actual])
-    return Cell(count, f"{'h' if actual == predicted else 'm'}{shade}")
+    actual, predicted = pair
+    return Cell(count, f"{'h' if actual == predicted else 'm'}{-(-count * SHADES // total)}", anchors.get(pair))

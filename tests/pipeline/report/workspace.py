@@ -45,6 +45,7 @@ class Workspace:
             *((f"train@{part}", lambda part=part: self.train(part)) for part in PARTS),  # type: ignore[misc]
             ("evaluate", self.evaluate),
             ("diagnose", self.diagnose),
+            ("serve", self.serve),
             ("gate", self.gate),
             ("promote", self.promote),
         ]
@@ -283,6 +284,34 @@ class Workspace:
         ]
         self.write("reports/diagnosis.json", {"causes": causes})
 
+    def serve(self) -> None:
+        content = {
+            "model_digest": "12" * 32,
+            "fresh_process": {
+                "status": "passed",
+                "reason": None,
+                "images": 32,
+                "tolerance": 1e-4,
+                "max_difference": 2e-7,
+                "same_answers": True,
+                "bytes_difference": 2e-7,
+                "same_classes": True,
+                "load_seconds": 1.9,
+                "peak_memory_mib": 700.0,
+            },
+            "container": {"status": "skipped", "reason": self.message, "image": "serving:1", "max_difference": None},
+            "latency": {
+                "cpu": {
+                    "1": {"p50_ms": 21.0, "p99_ms": 33.0, "images_per_second": 46.0, "calls": 200},
+                    "32": {"p50_ms": 480.0, "p99_ms": 530.0, "images_per_second": 66.0, "calls": 21},
+                },
+                "gpu": None,
+            },
+            "size": {"saved_model_bytes": 16_000_000, "keras_bytes": 14_000_000, "parameters": 3_400_000},
+            "input_contract": {"passed": True, "detail": self.message, "scaling": "lite"},
+        }
+        self.write("metrics/serving.json", content)
+
     def gate(self, promote: bool = True) -> None:
         rules = [
             _rule("data verdict", True, "warn", "pass or warn", "The data validation says warn."),
@@ -297,7 +326,11 @@ class Workspace:
             "promote": promote,
             "summary": f"Promote: {self.message}" if promote else f"Refused: {self.message}",
             "rules": rules,
+            "warnings": [self.message],
+            "borderline": True,
             "model_digest": "12" * 32,
+            "forms_digest": "78" * 32,
+            "test_uses": {"median": 2.0, "images": self.images, "unused": 0},
             "live_version": 3 if self.live else None,
             "live_generation": 5 if self.live else 0,
             "data_digest": "34" * 32,
@@ -339,4 +372,11 @@ def _phase(name: str, epochs: int, start: float, end: float, best: int) -> dict[
 
 
 def _rule(rule: str, passed: bool, value: Any, threshold: Any, explanation: str) -> dict[str, Any]:
-    return {"rule": rule, "passed": passed, "value": value, "threshold": threshold, "explanation": explanation}
+    return {
+        "rule": rule,
+        "passed": passed,
+        "value": value,
+        "threshold": threshold,
+        "explanation": explanation,
+        "borderline": False,
+    }

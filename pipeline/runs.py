@@ -26,8 +26,9 @@ import yaml
 from pipeline import files
 from pipeline.backbones.registry import LIVE
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
+from pipeline.promotion.opening import open_registry
 from pipeline.promotion.registry import MODEL, Registry
-from pipeline.settings import code_root, parse, refit_home
+from pipeline.settings import code_root, parse, read_params, refit_home
 from pipeline.stage import DONE, FAILURE, explain, record_failure
 from pipeline.training import recipes
 
@@ -75,8 +76,15 @@ class Run:
         return content
 
 
-def registry(model: str) -> Registry:
-    return Registry(refit_home() / "registry" / model)
+def registry(model: str, params: Mapping[str, Any] | None = None) -> Registry:
+    """The registry of a model, at `registry.location` of `params`: a run's own, or those of params.yaml.
+
+    Raises `SettingsError` if the location is of no known kind.
+    """
+    if params is None:
+        params = read_params(code_root() / "params.yaml")
+    section = params.get("registry") or {}  # runs made by earlier versions have none
+    return open_registry(section.get("location"), model)
 
 
 def safe_id(text: str) -> str:
@@ -165,7 +173,7 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
             shutil.copytree(code_root() / name, staged / name, ignore=shutil.ignore_patterns("__pycache__"))
         (staged / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
         _copy_schema(settings.validate_.schema_, staged / "schema.pbtxt")
-        live = registry(model).live()
+        live = registry(model, params).live()
         files.write_json(staged / "live.json", live.as_json())
         # Apart from live.json, so that a new live model makes nothing be trained again that does not start from it.
         warm = {"model": f"{live.path}/{MODEL}"} if settings.train.weights == LIVE and live.path else {}
@@ -243,8 +251,11 @@ def code_digest(root: Path) -> str:
 
 
 def fingerprint(run: Run) -> str:
-    """Of everything that decides a run's outcome but the live model: data, params and code."""
-    params = {name: section for name, section in run.params.items() if name != "execution"}
+    """Of everything that decides a run's outcome but the live model: data, params and code.
+
+    Neither where a run works nor where models are kept decides it.
+    """
+    params = {name: section for name, section in run.params.items() if name not in {"execution", "registry"}}
     schema = files.sha256(run.path / "schema.pbtxt")
     content = [files.sha256_tree(run.path / "data/manifest"), params, schema, code_digest(run.path)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -310,6 +310,11 @@ class Promote(Section):
     model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
+class Registry(Section):
+    location: str | None
+    mlflow_uri: Annotated[str, Field(pattern=r"^https?://[^/]+")] | None
+
+
 class Execution(Section):
     workers: Count
 
@@ -330,6 +335,7 @@ class Settings(Section):
     serve: Serve
     gate: Gate
     promote: Promote
+    registry: Registry
     execution: Execution
 
 

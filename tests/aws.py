@@ -1,8 +1,17 @@
-"""The AWS configuration that leads to a store on loopback."""
+"""The AWS configuration that leads to a store on loopback, and such a store."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 def configure(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
@@ -15,3 +24,28 @@ def configure(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+@contextmanager
+def one_at_a_time(around: Callable[[App], App] = lambda app: app) -> Iterator[str]:
+    """Yield the address (host:port) of moto's S3, which answers one request after the other.
+
+    Moto looks whether an object exists and writes it in two steps (5.2), so that of two conditional writes at once
+    both may succeed; S3 itself does it in one. `around` wraps the application, to spoil or to watch requests.
+    """
+    lock = threading.Lock()
+    inner = around(DomainDispatcherApplication(create_backend_app))
+
+    def app(environ: dict[str, Any], start: Any) -> list[bytes]:
+        with lock:
+            return list(inner(environ, start))
+
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

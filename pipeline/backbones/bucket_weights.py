@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.sources.item import Item
 
 LIMIT = 4 * 2**30  # bytes of all files together
-_FILES = 64  # a SavedModel has about five
+FILES = 64  # a SavedModel has about five
 
 
 def fetch(uri: str) -> Path:
@@ -49,11 +49,11 @@ def _fetch(uri: str, bucket: BucketSource, beside: BucketSource, key: str) -> Pa
     if (item := bucket.find(key)) is not None:
         return _kept(uri, bucket, [(name, item)]) / name
     if bucket.find(f"{key}.index") is not None:  # a checkpoint's prefix
-        found = [(f"{name}.{item.key[len(key) + 1 :]}", item) for item in islice(beside.list(), _FILES + 1)]
+        found = [(f"{name}.{item.key[len(key) + 1 :]}", item) for item in islice(beside.list(), FILES + 1)]
         wanted = [pair for pair in found if re.fullmatch(r".*\.(index|data-\d{5}-of-\d{5})", pair[0])]
         return _kept(uri, bucket, wanted) / name
     folder = type(bucket)(bucket.bucket, f"{key}/")
-    found = [(item.key[len(key) + 1 :], item) for item in islice(folder.list(), _FILES + 1)]
+    found = [(item.key[len(key) + 1 :], item) for item in islice(folder.list(), FILES + 1)]
     if not found:
         raise ModelError(f"train.weights: nothing lies at {uri}.", fix="check the bucket and the key")
     return _kept(uri, bucket, found)
@@ -62,9 +62,9 @@ def _fetch(uri: str, bucket: BucketSource, beside: BucketSource, key: str) -> Pa
 def _kept(uri: str, bucket: BucketSource, items: list[tuple[str, Item]]) -> Path:
     """The folder with these files, downloaded if they are not there."""
     total = sum(item.bytes for _, item in items)
-    if total > LIMIT or len(items) > _FILES:
+    if total > LIMIT or len(items) > FILES:
         raise ModelError(
-            f"train.weights: expected at most {LIMIT >> 30} GiB in {_FILES} files at {uri}, got {total >> 20} MiB in "
+            f"train.weights: expected at most {LIMIT >> 30} GiB in {FILES} files at {uri}, got {total >> 20} MiB in "
             f"{len(items)}.",
             fix="name the weights alone",
         )

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
-from pipeline.cli import quarantine, recipes, reference, schema, split
+from pipeline.cli import models, quarantine, recipes, reference, schema, split
 from pipeline.cli.errors import clear_errors
+from pipeline.cli.promote import promote, promoted, say_outcome
+from pipeline.cli.rollback import rollback
 from pipeline.errors import RefitError, TransientError
-from pipeline.promotion.promote import promote as carry_out
 from pipeline.report.build import build as build_report
 from pipeline.runs import Run
 from pipeline.settings import code_root, parse, read_params, with_overrides
@@ -39,6 +39,9 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(split.app, name="split")
 app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
+app.add_typer(models.app, name="models")
+app.command()(promote)
+app.command()(rollback)
 app.command()(recipes.recipes)
 console = Console()
 
@@ -84,8 +87,8 @@ def _run(current: Run, force: bool) -> None:
             if target == "ingest" and runs.nothing_new(current) and not force:
                 _say_nothing_new(current)
                 return
-        promotion = _promote(current)
-    _say_outcome(current, promotion)
+        promotion = promoted(current)
+    say_outcome(current, promotion)
     console.print(f"Took {time.monotonic() - begun:.0f} s.")
 
 
@@ -123,7 +126,7 @@ def stage(
         with _reporting(current):
             with _failure_recorded(current):
                 if name == runs.PROMOTE:
-                    _say_outcome(current, _promote(current))
+                    say_outcome(current, promoted(current))
                     return
                 runs.reproduce(current, target)
             if name == "ingest" and runs.nothing_new(current) and skip_if_nothing_new:
@@ -139,39 +142,6 @@ def list_runs() -> None:
         record = found.record
         table.add_row(found.run_id, record["model"], _coloured(record["status"]), record["parent"] or "")
     console.print(table)
-
-
-@app.command()
-def models(model: Annotated[str, typer.Option(help="Name of the classifier.")] = "classifier") -> None:
-    """List the versions of a model and the moves of its live pointer."""
-    registry = runs.registry(model)
-    live = registry.live()
-    table = Table("version", "run", "test balanced accuracy", "", box=None, header_style="bold")
-    for version in registry.versions():
-        card = files.read_json(registry.path(version) / "card.json")
-        mark = "[green]live[/]" if version == live.version else ""
-        table.add_row(str(version), card["run_id"], f"{card['test']['balanced_accuracy']:.3f}", mark)
-    console.print(table)
-    for move in registry.history():
-        change = f"{move['previous'] or 'none'} → {move['version']} by {move['by']}"
-        console.print(f"[dim]{move['at']}[/] {change}: {escape(move['reason'])}")
-
-
-@app.command()
-def rollback(
-    reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")],
-    model: Annotated[str, typer.Option(help="Name of the classifier.")] = "classifier",
-    to: Annotated[int | None, typer.Option(help="Version; default: the one that was live before.")] = None,
-) -> None:
-    """Make an earlier version live again, after verifying its checksums."""
-    with clear_errors():
-        registry = runs.registry(model)
-        live = registry.live()
-        target = to if to is not None else (registry.history() or [{}])[-1].get("previous")
-        if target is None:
-            raise RefitError(f"The model {model!r} has no earlier live version.", fix="name one with --to")
-        registry.move_live(target, expected_generation=live.generation, reason=f"rollback: {reason}")
-        console.print(f"Version [bold]{target}[/] of {model} is live (was {live.version}).")
 
 
 @app.command()
@@ -199,18 +169,13 @@ def _params(source: str | None, model: str | None, overrides: list[str] | None) 
         ("ingest", "source", ()),
         ("ingest", "labels", ()),
         ("validate", "schema", ()),
+        ("registry", "location", ()),
         ("train", "weights", (catalogue.IMAGENET, catalogue.NONE, catalogue.LIVE)),
     ):
         place = params[section][key]
         if place is not None and place not in words and "://" not in place:
             params[section][key] = str(Path(place).expanduser().absolute())
     return params
-
-
-def _promote(current: Run) -> dict[str, Any]:
-    promotion = carry_out(current.path, runs.registry(current.record["model"]))
-    current.update(status=runs.PROMOTED if promotion["promoted"] else runs.REFUSED)
-    return promotion
 
 
 @contextmanager
@@ -254,19 +219,6 @@ def _say_nothing_new(current: Run) -> None:
 
 def _batches_of(run: Run) -> set[str]:
     return {batch["batch"] for batch in files.read_json(run.path / "metrics/ingest.json")["batches"]}
-
-
-def _say_outcome(current: Run, promotion: dict[str, Any]) -> None:
-    decision = files.read_json(current.path / "decision.json")
-    table = Table("", "rule", "why", box=None, header_style="bold", title_justify="left")
-    for rule in decision["rules"]:
-        table.add_row("[green]pass[/]" if rule["passed"] else "[red]fail[/]", rule["rule"], escape(rule["explanation"]))
-    console.print(table)
-    colour = "green" if promotion["promoted"] else "yellow"
-    console.print(f"[{colour} bold]{escape(decision['summary'])}[/]")
-    if promotion["promoted"]:
-        console.print(f"Version [bold]{promotion['version']}[/] of {current.record['model']} is live.")
-    console.print(f"Report: {current.path / 'report.html'}", soft_wrap=True)
 
 
 def _coloured(status: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,35 +16,69 @@ from pipeline import files
 from pipeline.dataset import manifest
 from pipeline.errors import PromotionRefused
 from pipeline.profiling import batches
-from pipeline.promotion.registry import MODEL, Registry
+from pipeline.promotion import audit, card, card_text
+from pipeline.promotion.registry import CARD, MODEL, Registry
+
+FINAL = "models/final"
+_FORMS = ("model.tflite", "model.onnx")
+_AGAIN = "run the stages evaluate and gate again"
 
 
-def promote(run: Path, registry: Registry) -> dict[str, Any]:
+def promote(run: Path, registry: Registry, *, reason: str | None = None) -> dict[str, Any]:
     """Carry out `decision.json` of a run; writes and returns its promotion.json.
 
+    `reason` goes into the audit log instead of the decision's summary.
+
     Raises `PromotionRefused` if there is no decision, the decision is about another model, or the live model is
-    no longer the one that the candidate was compared with. Repeating a promotion changes nothing.
+    no longer the one that the candidate was compared with. Repeating a promotion changes nothing, also after others
+    have moved the pointer on.
     """
     if not (run / "decision.json").exists():
         raise PromotionRefused("This run has no decision.", fix="run its gate stage first")
     decision = files.read_json(run / "decision.json")
     if not decision["promote"]:
         return _record(run, False, None, None, decision["summary"])
-    digest = files.sha256(run / "models/final" / MODEL)
-    if digest != decision["model_digest"]:
-        raise PromotionRefused(
-            f"The decision is about the model {decision['model_digest'][:12]}, models/final holds {digest[:12]}.",
-            fix="run the stages evaluate and gate again",
-        )
-    live = registry.live()
-    if live.digest == digest:
-        return _record(run, True, live.version, live.generation, decision["summary"])
+    _require_decided(run / FINAL, decision)
+    if (done := _carried_out(registry, decision)) is not None:
+        return _record(run, True, done["version"], done["generation"], done["reason"])
     with tempfile.TemporaryDirectory() as scratch:
         version = registry.publish(_content(run, Path(scratch)))
-    live = registry.move_live(
-        version, expected_generation=decision["live_generation"], reason=f"run {run.name}: {decision['summary']}"
-    )
-    return _record(run, True, live.version, live.generation, decision["summary"])
+    why = reason or decision["summary"]
+    try:
+        live = registry.move_live(
+            version, expected_generation=decision["live_generation"], reason=why, kind=audit.PROMOTE, run=run.name
+        )
+    except PromotionRefused:
+        if (done := _carried_out(registry, decision)) is None:
+            raise
+        return _record(run, True, done["version"], done["generation"], done["reason"])  # by a twin of this process
+    return _record(run, True, live.version, live.generation, why)
+
+
+def _require_decided(final: Path, decision: Mapping[str, Any]) -> None:
+    """The decision binds the model in all of its forms. Raises `PromotionRefused`."""
+    if not (final / MODEL).exists():
+        raise PromotionRefused(f"Expected the decided model in {final}, found none.", fix="run the stage train again")
+    digest = files.sha256(final / MODEL)
+    if digest != decision["model_digest"]:
+        raise PromotionRefused(
+            f"The decision is about the model {decision['model_digest'][:12]}, {FINAL} holds {digest[:12]}.", fix=_AGAIN
+        )
+    forms = decision.get("forms_digest")
+    if forms is not None and (found := files.sha256_tree(final)) != forms:
+        raise PromotionRefused(
+            f"The decision is about the exported forms {forms[:12]}, {FINAL} holds {found[:12]}.", fix=_AGAIN
+        )
+
+
+def _carried_out(registry: Registry, decision: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The move that has carried out this decision. A generation is given once, so it can be no other's."""
+    generation = decision["live_generation"] + 1
+    if generation in registry.storage.generations():
+        move = registry.storage.move(generation)
+        return move if move["digest"] == decision["model_digest"] else None
+    live = registry.pointer()
+    return registry.storage.move(live.generation) if live.digest == decision["model_digest"] else None
 
 
 def _record(run: Path, promoted: bool, version: int | None, generation: int | None, reason: str) -> dict[str, Any]:
@@ -59,17 +94,18 @@ def _record(run: Path, promoted: bool, version: int | None, generation: int | No
 
 
 def _content(run: Path, scratch: Path) -> dict[str, Path]:
-    files.write_json(scratch / "card.json", _card(run))
+    final = run / FINAL
+    known = card.collect(run)
+    files.write_json(scratch / CARD, known)
+    stub = final / "card.md"
+    files.write_text(scratch / "card.md", card_text.complete(stub.read_text() if stub.exists() else "", known))
     files.write_table(scratch / "training.parquet", _training_rows(run))
-    saved_model = run / "models/final/saved_model"
-    others = [run / "models/final" / name for name in ("card.md", "model.tflite", "model.onnx")]
     return {
-        MODEL: run / "models/final" / MODEL,
-        **{path.name: path for path in others if path.exists()},
-        "card.json": scratch / "card.json",
-        "training.parquet": scratch / "training.parquet",
+        MODEL: final / MODEL,
+        **{name: final / name for name in _FORMS if (final / name).exists()},
+        **{name: scratch / name for name in (CARD, "card.md", "training.parquet")},
         **{name: run / name for name in ("decision.json", "params.yaml", "dvc.lock")},
-        **{path.name: path for path in sorted(saved_model.iterdir())},
+        **{path.name: path for path in sorted((final / "saved_model").iterdir())},
     }
 
 
@@ -81,18 +117,3 @@ def _training_rows(run: Path) -> pa.Table:
         manifest.read_batches(run / "data/manifest"), manifest.read_batches(run / "data/features")
     )
     return features.filter(pc.is_in(features["image_id"], used.combine_chunks()))
-
-
-def _card(run: Path) -> dict[str, Any]:
-    history = files.read_json(run / "models/final/history.json")
-    metrics = files.read_json(run / "metrics/evaluate.json")
-    return {
-        "run_id": run.name,
-        "classes": history["classes"],
-        "images": history["images"],
-        **{key: history[key] for key in ("backbone", "weights", "input_size", "filters", "recipe", "kept_phase")},
-        "environment": history["environment"],
-        "test": metrics["test"],
-        "cross_validation": metrics["cross_validation"],
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

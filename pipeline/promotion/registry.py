@@ -1,28 +1,27 @@
 """The model registry: immutable versions and a live pointer that moves by compare-and-swap.
 
-Layout: docs/formats.md. The pointer is a row of numbered files, one a move; the highest number is live. A move
-creates the next number with `os.link`, which fails if that number exists, so of two racing moves exactly one
-wins, the other is told, and the row is at the same time the audit log.
+Layout: docs/formats.md. The pointer is a row of numbered moves; the highest number is live. Of two racing moves exactly
+one gets the next number, the other is told who has it, and the row is at the same time the audit log.
 """
 
 from __future__ import annotations
 
-import errno
-import getpass
-import os
-import shutil
-import tempfile
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline import files
 from pipeline.errors import ModelError, PromotionRefused
+from pipeline.promotion import audit
+from pipeline.promotion.storage import CHECKSUMS, Storage, differing
 
 MODEL = "model.keras"
-CHECKSUMS = "checksums.json"
+CARD = "card.json"
+# What is told of a model. All other files of a version are the model in one form or another.
+RECORDS = frozenset({CARD, "card.md", "decision.json", "dvc.lock", "params.yaml", "training.parquet"})
+LIVE, PREVIOUS, CANDIDATE = ALIASES = ("live", "previous", "candidate")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Live:
 
     version: int | None
     generation: int
-    path: str | None
+    path: str | None  # on this machine; None also where only the pointer was asked for
     digest: str | None  # sha256 of model.keras
 
     def as_json(self) -> dict[str, Any]:
@@ -40,127 +39,162 @@ class Live:
 
 @dataclass(frozen=True)
 class Registry:
-    """Versions of one model. `root` is `<registry>/<model>`."""
+    """Versions of one model. What does not answer raises `TransientError`; it never looks like "none yet"."""
 
-    root: Path
+    storage: Storage
 
     def versions(self) -> list[int]:
         """Published versions, ascending."""
-        return sorted(int(path.name) for path in self.root.glob("[0-9]*") if path.name.isdigit())
+        return self.storage.versions()
 
-    def path(self, version: int) -> Path:
-        return self.root / str(version)
+    def uri(self, version: int) -> str:
+        return self.storage.uri(version)
+
+    def card(self, version: int) -> dict[str, Any]:
+        """card.json. Raises `ModelError` if the version is missing or has none."""
+        content: dict[str, Any] = json.loads(self.text(version, CARD))
+        return content
+
+    def text(self, version: int, name: str) -> str:
+        """A small file of a version. Raises `ModelError` if the version is missing or lacks it."""
+        self._require(version)
+        found = self.storage.read(version, name)
+        if found is None:
+            raise ModelError(f"{self.uri(version)} has no {name}.", fix="choose another version")
+        return found.decode()
 
     def history(self) -> list[dict[str, Any]]:
         """All moves of the live pointer, oldest first."""
-        return [files.read_json(path) for path in sorted((self.root / "live").glob("[0-9]*.json"))]
+        return [self.storage.move(generation) for generation in self.storage.generations()]
+
+    def pointer(self) -> Live:
+        """What is live, without looking at its files: a damaged model must not stand in the way of a rollback."""
+        generations = self.storage.generations()
+        if not generations:
+            return Live(None, 0, None, None)
+        last = self.storage.move(generations[-1])
+        return Live(last["version"], last["generation"], None, last["digest"])
 
     def live(self) -> Live:
+        """What is live, with its verified files on this machine. Raises `ModelError` if they are damaged."""
+        found = self.pointer()
+        if found.version is None:
+            return found
+        return Live(found.version, found.generation, str(self.fetch(found.version)), found.digest)
+
+    def fetch(self, version: int) -> Path:
+        """A local folder with the version's verified files. Raises `ModelError` if it is missing or damaged."""
+        self._require(version)
+        return self.storage.local(version)
+
+    def alias(self, name: str) -> int | None:
+        """The version that is meant by `live`, `previous` (where a rollback leads) or `candidate` (the newest that
+        has never been live); None if there is none."""
         moves = self.history()
-        if not moves:
-            return Live(None, 0, None, None)
-        last = moves[-1]
-        return Live(last["version"], last["generation"], str(self.path(last["version"])), last["digest"])
+        stack = audit.standing(moves)
+        match name:
+            case "live":
+                return stack[-1] if stack else None
+            case "previous":
+                return stack[-2] if len(stack) > 1 else None
+            case "candidate":
+                been = {move["version"] for move in moves}
+                return max((version for version in self.versions() if version not in been), default=None)
+        raise ModelError(f"Expected an alias ({', '.join(ALIASES)}), got {name!r}.", fix="name one of these")
 
     def publish(self, content: Mapping[str, Path]) -> int:
         """Copy files and folders into a new version and verify the copy. Returns its number.
 
-        `content` maps the name in the version to the source. A version with the same model already in it is
-        returned as it is, so that a promotion that was killed half-way can be repeated.
+        `content` maps the name in the version to the source. A version with the same model already in it, in all of
+        its forms, is returned as it is, so that a promotion that was killed half-way can be repeated.
         Raises `ModelError` if the copy differs from its source.
         """
-        digest = files.sha256(content[MODEL])
-        for version in self.versions():
-            if files.read_json(self.path(version) / CHECKSUMS)[MODEL] == digest:
+        sources = _flat(content)
+        checksums = {name: files.sha256(path) for name, path in sources.items()}
+        model = _model_files(checksums)
+        for version in reversed(self.versions()):
+            if _model_files(self._checksums(version)) == model:
                 return version
-        self.root.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=files.TEMPORARY_PREFIX, dir=self.root))
-        try:
-            for name, source in content.items():
-                if source.is_dir():
-                    shutil.copytree(source, staged / name, dirs_exist_ok=True)
-                else:
-                    shutil.copyfile(source, staged / name)
-            checksums = _checksums(staged)
-            if checksums[MODEL] != digest:
-                raise ModelError(
-                    f"The copy of {content[MODEL]} differs from it.", fix="check the disk, then promote again"
-                )
-            files.write_json(staged / CHECKSUMS, checksums)
-            staged.chmod(0o755)
-            return self._claim(staged)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-
-    def _claim(self, staged: Path) -> int:
-        version = max(self.versions(), default=0)
-        while True:
-            version += 1
-            try:
-                staged.rename(self.path(version))  # fails on a folder that has content: versions never change
-                return version
-            except OSError as error:
-                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                    raise
+        return self.storage.publish(sources, checksums)
 
     def verify(self, version: int) -> None:
         """Raises `ModelError` if the version is missing or a file of it is not as published."""
-        path = self.path(version)
-        if not (path / CHECKSUMS).exists():
-            known = ", ".join(map(str, self.versions())) or "none"
-            raise ModelError(
-                f"Version {version} is not in {self.root}; there are: {known}.", fix="refit models lists them"
-            )
-        if (found := _checksums(path)) != (expected := files.read_json(path / CHECKSUMS)):
-            changed = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        expected = self._checksums(version)
+        if changed := differing(expected, self.storage.digests(version)):
             raise ModelError(
                 f"Version {version} is damaged: {', '.join(changed)}.",
                 fix="choose another version, or restore it from a backup",
             )
 
-    def move_live(self, version: int, *, expected_generation: int, reason: str) -> Live:
+    def move_live(
+        self,
+        version: int,
+        *,
+        expected_generation: int,
+        reason: str,
+        kind: str = audit.PROMOTE,
+        run: str | None = None,
+    ) -> Live:
         """Make `version` live if the pointer still stands at `expected_generation`.
 
-        Raises `PromotionRefused` if it has moved meanwhile, `ModelError` if the version is missing or damaged.
+        Raises `PromotionRefused`, which names who has moved it meanwhile, and `ModelError` if the version is missing or
+        damaged.
         """
         self.verify(version)
-        before = self.live()
-        move = {
-            "generation": expected_generation + 1,
-            "version": version,
-            "previous": before.version,
-            "digest": files.read_json(self.path(version) / CHECKSUMS)[MODEL],
-            "reason": reason,
-            "by": _user(),
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        target = self.root / "live" / f"{move['generation']:08d}.json"
-        target.parent.mkdir(exist_ok=True)
-        staged = target.parent / f"{files.TEMPORARY_PREFIX}{os.getpid()}-{version}.json"
-        try:
-            files.write_json(staged, move)
-            if before.generation != expected_generation:
-                raise FileExistsError
-            os.link(staged, target)
-        except FileExistsError:
-            now = self.live()
-            raise PromotionRefused(
-                f"The live pointer has moved from generation {expected_generation} to {now.generation} "
-                f"(version {now.version}) since the decision.",
-                fix="run again: the candidate must be compared with the model that is live now",
-            ) from None
-        finally:
-            staged.unlink(missing_ok=True)
-        return self.live()
+        before = self.pointer()
+        move = audit.new_move(
+            generation=expected_generation + 1,
+            version=version,
+            previous=before.version,
+            digest=self._checksums(version)[MODEL],
+            kind=kind,
+            reason=reason,
+            run=run,
+        )
+        if before.generation != expected_generation or not self.storage.add_move(move):
+            raise self._moved(expected_generation)
+        written = self.storage.move(move["generation"])
+        if written != move:
+            raise ModelError(
+                f"{self.storage.base} gives back another move {move['generation']} than was written.",
+                fix="look at the store; `refit models` shows what is live",
+            )
+        return Live(version, move["generation"], None, move["digest"])
+
+    def _moved(self, expected_generation: int) -> PromotionRefused:
+        now = self.pointer()
+        taken = expected_generation < now.generation
+        winner = f"; {audit.told(self.storage.move(expected_generation + 1))}" if taken else ""
+        return PromotionRefused(
+            f"The live pointer has moved from generation {expected_generation} to {now.generation} (version "
+            f"{now.version}) since the decision{winner}.",
+            fix="run again: the candidate must be compared with the model that is live now",
+        )
+
+    def _checksums(self, version: int) -> dict[str, str]:
+        self._require(version)
+        content: dict[str, str] = json.loads(self.storage.read(version, CHECKSUMS) or b"{}")
+        return content
+
+    def _require(self, version: int) -> None:
+        if self.storage.read(version, CHECKSUMS) is None:
+            known = ", ".join(map(str, self.versions())) or "none"
+            raise ModelError(
+                f"Version {version} is not in {self.storage.base}; there are: {known}.", fix="refit models lists them"
+            )
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return str(os.getuid())
+def _flat(content: Mapping[str, Path]) -> dict[str, Path]:
+    """Name of each file in the version to its source."""
+    found: dict[str, Path] = {}
+    for name, source in content.items():
+        if source.is_dir():
+            below = sorted(path for path in source.rglob("*") if path.is_file())
+            found |= {f"{name}/{path.relative_to(source).as_posix()}": path for path in below}
+        else:
+            found[name] = source
+    return found
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    return {path.relative_to(folder).as_posix(): files.sha256(path) for path in found}
+def _model_files(checksums: Mapping[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in checksums.items() if name not in RECORDS}

@@ -74,10 +74,11 @@ class BucketSource:
     def base(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
 
-    def list(self) -> Iterator[Item]:
+    def list(self, below: str = "") -> Iterator[Item]:
+        """What lies below `base`, or only what is named `below` and onwards there."""
         token = ""
         while True:
-            page = self._retried(self.base, partial(self._page, self.prefix, token))
+            page = self._retried(self.base, partial(self._page, self.prefix + below, token))
             for entry in page.get("Contents", []):
                 names = entry["Key"][len(self.prefix) :].split("/")
                 folder = not names[-1] and not entry["Size"]  # what S3 consoles make of "new folder"
@@ -106,9 +107,9 @@ class BucketSource:
     def _page(self, prefix: str, token: str) -> ListObjectsV2OutputTypeDef:
         following: dict[str, Any] = {"ContinuationToken": token} if token else {}
         try:
-            page = self._client().list_objects_v2(Bucket=self.bucket, Prefix=prefix, **following)
+            page = self.client().list_objects_v2(Bucket=self.bucket, Prefix=prefix, **following)
         except (BotoCoreError, ClientError) as error:
-            raise _explain(self.base, error) from None
+            raise explain(self.base, error) from None
         # Taken for an empty or finished listing, it would have every image that is not in it recorded as deleted.
         if "IsTruncated" not in page or (page["IsTruncated"] and page.get("NextContinuationToken", token) == token):
             raise _GarbledError("sent a listing without its end or its next page")
@@ -133,9 +134,9 @@ class BucketSource:
         some: dict[str, Any] = {} if size == item.bytes else {"Range": f"bytes={start}-{start + size - 1}"}
         try:
             # If-Match: bytes of another version than the listed one must not be recorded under its ETag.
-            answer = self._client().get_object(Bucket=self.bucket, Key=item.key, IfMatch=f'"{item.version}"', **some)
+            answer = self.client().get_object(Bucket=self.bucket, Key=item.key, IfMatch=f'"{item.version}"', **some)
         except (BotoCoreError, ClientError) as error:
-            raise _explain(item.uri, error, reading=True) from None
+            raise explain(item.uri, error, reading=True) from None
         body = bytearray()
         try:
             with closing(answer["Body"]) as stream:
@@ -163,7 +164,7 @@ class BucketSource:
                     time.sleep(min(0.1 * 2**number, 2))
         raise TransientError(f"{uri}: the store {broken.problem}, {self.attempts} times.", fix=broken.fix)
 
-    def _client(self) -> S3Client:
+    def client(self) -> S3Client:
         with _connecting:
             if self not in _clients:
                 config = Config(
@@ -179,7 +180,8 @@ class BucketSource:
             return _clients[self]
 
 
-def _explain(uri: str, error: BotoCoreError | ClientError, *, reading: bool = False) -> RefitError | PermissionError:
+def explain(uri: str, error: BotoCoreError | ClientError, *, reading: bool = False) -> RefitError | PermissionError:
+    """What went wrong at `uri`, to be raised. `reading`: one listed object was asked for."""
     if isinstance(error, HTTPClientError | ConnectionError):
         return _unanswered(uri, error)
     if not isinstance(error, ClientError):

@@ -1,7 +1,7 @@
 """The stub of a model card: what training knows of a model, and the questions that only a person can answer.
 
-The sections are those of Mitchell et al., Model Cards for Model Reporting, 2019, less the evaluation, which comes
-with the promotion (card.json). The same history gives the same bytes.
+The sections are those of Mitchell et al., Model Cards for Model Reporting, 2019, less the evaluation, which the
+promotion adds (`promotion.card`). The same history gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _LICENCES = {
     "mobilenet_v2": "Apache-2.0",
     "resnet50": "MIT",
 }
+STUB = "A stub that Refit wrote after training."
 _ASKED = (
     ("Intended use", "Who uses the answers, for what, and for what they must not be used."),
     ("Limits", "Which images it has not learned from: cameras, places, seasons, kinds of the same thing."),
@@ -52,8 +53,8 @@ def write(
         target,
         "\n\n".join(
             [
-                f"# Model card: {_text(name)}",
-                "A stub that Refit wrote after training. **To do** marks what a person must fill in.",
+                f"# Model card: {text(name)}",
+                f"{STUB} **To do** marks what a person must fill in.",
                 "## Model",
                 _model(history),
                 "## Classes",
@@ -84,13 +85,13 @@ def _model(history: Mapping[str, Any]) -> str:
         ("filters in front of it", ", ".join(history["filters"]) or "none"),
         ("output", f"probabilities, float32 [N, {len(history['classes'])}]"),
     ]
-    return _table(["", ""], rows)
+    return table(["", ""], rows)
 
 
 def _classes(classes: Sequence[str], images: Mapping[str, Mapping[str, int]]) -> str:
     rows = [(label, images["train"].get(label, 0), images["val"].get(label, 0)) for label in classes]
     total = ("all", sum(images["train"].values()), sum(images["val"].values()))
-    return _table(["class", "training images", "validation images"], [*rows, total])
+    return table(["class", "training images", "validation images"], [*rows, total])
 
 
 def _phases(history: Mapping[str, Any]) -> str:
@@ -106,7 +107,7 @@ def _phases(history: Mapping[str, Any]) -> str:
         )
         for phase in history["phases"]
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _validation(history: Mapping[str, Any]) -> str:
@@ -114,8 +115,8 @@ def _validation(history: Mapping[str, Any]) -> str:
     best = kept["best_epoch"]
     return (
         f"Accuracy {kept['val_accuracy'][best]:.3f}, loss {kept['val_loss'][best]:.3f} in epoch {best + 1} of phase "
-        f"{_text(kept['name'])}. That epoch was chosen by these images, so they flatter the model: what it is worth is "
-        "measured on folds and held-out images (metrics/evaluate.json; card.json once it is promoted)."
+        f"{text(kept['name'])}. That epoch was chosen by these images, so they flatter the model: what it is worth is "
+        "measured on folds and held-out images, and comes into this card with the promotion."
         + _calibration(history.get("calibration"))
     )
 
@@ -134,13 +135,13 @@ def _files(parity: Mapping[str, float]) -> str:
     if not parity:
         return "The model of a fold: it is there to be measured, and was not compared with the trained one."
     rows = [(name, f"{difference:.1e}") for name, difference in parity.items()]
-    return _table(["file", "largest difference of a probability from the trained model"], rows)
+    return table(["file", "largest difference of a probability from the trained model"], rows)
 
 
 def _environment(environment: Mapping[str, Any]) -> str:
     """Mappings and lists become one line each; what is empty is left out."""
     rows = [(key, _line(value)) for key, value in sorted(environment.items()) if value not in ({}, [], None, "")]
-    return _table(["", ""], rows)
+    return table(["", ""], rows)
 
 
 def _line(value: Any) -> str:
@@ -151,11 +152,11 @@ def _line(value: Any) -> str:
     return str(value)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_text(str(cell)) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(text(str(cell)) for cell in line) + " |" for line in lines)
 
 
-def _text(text: str) -> str:
+def text(words: str) -> str:
     """Labels are folder names, so anything can be in them; none of it may end a cell or start a tag."""
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+    return " ".join(words.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.promotion.folder_storage import FolderStorage
 from pipeline.promotion.registry import Registry
 
 REFIT = Path(sys.executable).with_name("refit")
@@ -133,20 +134,20 @@ def test_a_scheduler_starts_a_run_and_its_stages(refit: Refit, source: Path) -> 
 def test_rolling_back_names_reasons_and_refuses_what_is_not_there(
     refit: Refit, refit_home: Path, tmp_path: Path
 ) -> None:
-    assert "no earlier" in error_line(refit("rollback", "--reason", "r"))
-    registry = Registry(refit_home / "registry/classifier")
+    assert "no live version" in error_line(refit("rollback", "--reason", "r"))
+    registry = Registry(FolderStorage(refit_home / "registry/classifier"))
     for number in (1, 2):
         (tmp_path / "model.keras").write_text(str(number))
         (tmp_path / "card.json").write_text(json.dumps({"run_id": f"run{number}", "test": {"balanced_accuracy": 0.5}}))
         content = {name: tmp_path / name for name in ("model.keras", "card.json")}
         registry.move_live(registry.publish(content), expected_generation=number - 1, reason=f"run{number}")
     done = refit("rollback", "--reason", "worse on Mondays")
-    assert (done.returncode, registry.live().version) == (0, 1)
+    assert (done.returncode, registry.pointer().version) == (0, 1)
     listing = refit("models").stdout
     assert "worse on Mondays" in listing
     assert "2 → 1" in listing
     assert "there are: 1, 2" in error_line(refit("rollback", "--to", "9", "--reason", "r"))
-    assert registry.live().version == 1
+    assert registry.pointer().version == 1
 
 
 def test_help_names_every_command(refit: Refit) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.report import evidence
+from pipeline.report import evidence, mistakes
 from pipeline.report.build import build, differences
 from tests.pipeline.report.workspace import CLASSES, Workspace
 
@@ -148,6 +148,8 @@ def test_what_is_shown_unasked_is_never_restored_by_dvc() -> None:
         "shard": "metrics/shard.json",
         "evaluate": "metrics/evaluate.json",
         "diagnose": "reports/diagnosis.json",
+        "serve": "metrics/serving.json",
+        "serve": "metrics/serving.json",
         "gate": "decision.json",
     }.items():
         entries = stages[name].get("outs", []) + stages[name].get("metrics", [])
@@ -174,8 +176,15 @@ def test_mistakes_show_pictures_and_stay_within_bounds(run: Workspace) -> None:
     run = Workspace(run.path, images=2000, classes=tuple(f"class {number}" for number in range(40)))
     run.until("promote")
     pictures = re.findall(r'<img src="(data:image/jpeg;base64,[^"]+)"', STRIPS.sub("", page(run)))
-    assert len(pictures) == 24
+    assert len(pictures) == mistakes.SHOWN
     assert max(map(len, pictures)) < 8192 + 30
+
+
+def test_cells_of_the_matrix_lead_to_their_examples(run: Workspace) -> None:
+    html = page(run.until("promote"))
+    wanted = set(re.findall(r'<a href="#(mistakes-\d+)"', html))
+    assert wanted
+    assert wanted == set(re.findall(r'id="(mistakes-\d+)"', html))
 
 
 def test_mistakes_without_their_images_are_left_out(

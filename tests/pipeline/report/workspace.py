@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline import files
 from pipeline.dataset import manifest, store
-from pipeline.evaluation import comparing, predictions, results
+from pipeline.evaluation import comparing, predictions, results, slices
 from pipeline.evaluation.intervals import Resampling
 from pipeline.settings import code_root, read_params, with_overrides
 from pipeline.stage import DONE
@@ -45,6 +45,7 @@ class Workspace:
             *((f"train@{part}", lambda part=part: self.train(part)) for part in PARTS),  # type: ignore[misc]
             ("evaluate", self.evaluate),
             ("diagnose", self.diagnose),
+            ("serve", self.serve),
             ("gate", self.gate),
             ("promote", self.promote),
         ]
@@ -226,6 +227,7 @@ class Workspace:
                 "live_predicted": self.classes[theirs[number]] if self.live else None,
                 "live_confidence": 0.8 if self.live else None,
                 "source": predictions.TEST,
+                "group": f"{number:064d}",
             }
             for number in range(self.images)
         ]
@@ -235,12 +237,29 @@ class Workspace:
             {"fold": fold, "images": 453, "accuracy": score + 0.01, "balanced_accuracy": score}
             for fold, score in enumerate((0.921, 0.905, 0.938))
         ]
+        test, calibration = results.of_test(
+            labels, probabilities, groups, self.classes, temperature=1.4, top_k=(3, 5), how=HOW
+        )
+        camera = slices.named("camera", [("left", self.message)[number % 2] for number in range(self.images)])
+        parts, left_out = slices.measure(
+            [camera],
+            ours == labels,
+            dict(enumerate(theirs == labels)) if self.live else None,
+            groups,
+            smallest=10,
+            how=HOW,
+        )
         numbers = {
-            "test": results.of_test(labels, probabilities, groups, self.classes, HOW),
+            "test": test,
+            "calibration": calibration,
             "cross_validation": results.of_folds(folds),
             "live": None,
+            "slices": parts,
+            "slices_left_out": [*left_out, {"by": self.message, "value": self.message, "images": 3}],
+            "leakage": {"groups": 1, "images": 2, "folds": 0, "examples": [["/photos/a.jpg", self.message]]},
         }
         if self.live:
+            live_classes = (*self.classes[:-1], "slag")
             numbers["live"] = {
                 "version": 3,
                 "excluded": 4,
@@ -250,8 +269,15 @@ class Workspace:
                     [self.classes[number] for number in theirs],
                     groups,
                     classes=self.classes,
-                    live_classes=(*self.classes[:-1], "slag"),
+                    live_classes=live_classes,
                     how=HOW,
+                ),
+                **comparing.log_losses(
+                    labels,
+                    probabilities,
+                    np.eye(len(self.classes))[theirs],
+                    classes=self.classes,
+                    live_classes=live_classes,
                 ),
             }
         self.write("metrics/evaluate.json", results.without_nan(numbers))
@@ -283,6 +309,29 @@ class Workspace:
         ]
         self.write("reports/diagnosis.json", {"causes": causes})
 
+    def serve(self) -> None:
+        timed = {"calls": 200, "p50_ms": 11.2, "p99_ms": 19.7, "images_per_second": 88.1}
+        content = {
+            "model_digest": "12" * 32,
+            "fresh_process": {
+                "status": "passed",
+                "reason": None,
+                "images": 32,
+                "max_difference": 2.4e-7,
+                "bytes_difference": 3.1e-7,
+                "same_answers": True,
+                "same_classes": True,
+                "load_seconds": 1.2,
+                "peak_memory_mib": 812.5,
+                "tolerance": 1e-4,
+            },
+            "container": {"status": "skipped", "reason": self.message, "image": "serving", "max_difference": None},
+            "latency": {"cpu": {"1": timed, "32": timed}, "gpu": None},
+            "size": {"saved_model_bytes": 29_517_151, "keras_bytes": 14_367_250, "parameters": 3_443_238},
+            "input_contract": {"passed": True, "detail": self.message, "scaling": "lite"},
+        }
+        self.write("metrics/serving.json", content)
+
     def gate(self, promote: bool = True) -> None:
         rules = [
             _rule("data verdict", True, "warn", "pass or warn", "The data validation says warn."),
@@ -297,7 +346,15 @@ class Workspace:
             "promote": promote,
             "summary": f"Promote: {self.message}" if promote else f"Refused: {self.message}",
             "rules": rules,
+            "warnings": [self.message],
+            "borderline": True,
+            "test_uses": {"images": self.images, "median": 2.0, "unused": 12},
+            "forms_digest": "78" * 32,
+            "warnings": [self.message],
+            "borderline": True,
             "model_digest": "12" * 32,
+            "forms_digest": "78" * 32,
+            "test_uses": {"median": 2.0, "images": self.images, "unused": 0},
             "live_version": 3 if self.live else None,
             "live_generation": 5 if self.live else 0,
             "data_digest": "34" * 32,
@@ -339,4 +396,11 @@ def _phase(name: str, epochs: int, start: float, end: float, best: int) -> dict[
 
 
 def _rule(rule: str, passed: bool, value: Any, threshold: Any, explanation: str) -> dict[str, Any]:
-    return {"rule": rule, "passed": passed, "value": value, "threshold": threshold, "explanation": explanation}
+    return {
+        "rule": rule,
+        "passed": passed,
+        "value": value,
+        "threshold": threshold,
+        "explanation": explanation,
+        "borderline": False,
+    }

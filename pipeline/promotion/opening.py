@@ -1,0 +1,39 @@
+"""From `registry.location` to the registry that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.errors import SettingsError
+from pipeline.promotion.folder_storage import FolderStorage
+from pipeline.promotion.registry import Registry
+from pipeline.promotion.storage import Storage
+from pipeline.settings import refit_home
+
+
+def open_registry(location: str | None, model: str) -> Registry:
+    """Touches nothing yet. `location`: None for $REFIT_HOME/registry, a folder that exists, or s3://bucket/prefix.
+
+    Raises `SettingsError` for another kind of place.
+    """
+    return Registry(_storage(location, model))
+
+
+def _storage(location: str | None, model: str) -> Storage:
+    if location is None:
+        return FolderStorage(refit_home() / "registry" / model)
+    if "://" not in location:
+        folder = Path(location).expanduser().absolute()
+        return FolderStorage(folder / model, mounted=folder)
+    parts = urlsplit(location, allow_fragments=False)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise SettingsError(
+            f"registry.location: expected null, a folder or s3://bucket/prefix, got {location!r}.", fix="name one"
+        )
+    # boto3 takes 0.3 s to import, which who keeps models in a folder need not pay.
+    from pipeline.promotion.bucket_storage import BucketStorage
+    from pipeline.sources.bucket import BucketSource
+
+    prefix = "/".join([*filter(None, parts.path.split("/")), model])
+    return BucketStorage(BucketSource(parts.netloc, f"{prefix}/"), refit_home() / "cache/models" / model)

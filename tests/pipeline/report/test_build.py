@@ -149,7 +149,6 @@ def test_what_is_shown_unasked_is_never_restored_by_dvc() -> None:
         "evaluate": "metrics/evaluate.json",
         "diagnose": "reports/diagnosis.json",
         "serve": "metrics/serving.json",
-        "serve": "metrics/serving.json",
         "gate": "decision.json",
     }.items():
         entries = stages[name].get("outs", []) + stages[name].get("metrics", [])

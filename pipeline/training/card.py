@@ -131,6 +131,8 @@ def _calibration(found: Mapping[str, Any] | None) -> str:
 
 
 def _files(parity: Mapping[str, float]) -> str:
+    if not parity:
+        return "The model of a fold: it is there to be measured, and was not compared with the trained one."
     rows = [(name, f"{difference:.1e}") for name, difference in parity.items()]
     return _table(["file", "largest difference of a probability from the trained model"], rows)
 

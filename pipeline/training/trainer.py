@@ -94,7 +94,7 @@ def train(
     )
     logger.info("%s: %d training and %d validation images", part, len(images.roles.train), len(images.roles.val))
     weights = _weights(part, chosen, places.warm_start)
-    precision = precisions.policy(chosen.precision)
+    precision = precisions.policy(chosen.precision, entry.name)
 
     def build(weights: str, policy: str) -> Classifier:
         keras.config.set_dtype_policy(policy)
@@ -118,14 +118,17 @@ def train(
         # Not part of the checkpoint: training that was interrupted comes to it again from the same weights.
         calibrated = calibration.fit(*phases.answers(session, planned, fitted))
         calibration.fold(model.whole, calibrated.temperature)
-    examples = images.first(PARITY_IMAGES)
     cache.trim()
     whole = model.whole
     if precision != "float32" or devices.kind == "mirrored":
         # Files compute in float32, as CPUs are slow in anything else, and hold variables of one device.
         whole = build(registry.NONE, "float32").whole
         whole.set_weights([np.asarray(weight) for weight in model.whole.weights])
-    parity = forms.write(whole, places.models, wanted, examples)
+    if part == FINAL:
+        parity = forms.write(whole, places.models, wanted, images.first(PARITY_IMAGES))
+    else:
+        parity = {}  # evaluate measures what it loads from the file, and nobody else sees a fold's model
+        whole.save(places.models / forms.KERAS)
     described = {
         "environment": environments.describe(
             seed=chosen.seed, precision=precision, deterministic=False, variables=environment

@@ -145,7 +145,7 @@ def _beside(
 ) -> dict[str, Any]:
     if live is None:
         names = ("live_accuracy", "difference", "difference_low", "difference_high")
-        return dict.fromkeys(("compared", *names, "difference_low_all", "difference_high_all"))
+        return {"compared": 0, **dict.fromkeys((*names, "difference_low_all", "difference_high_all"))}
     theirs: Bools = np.array([live[i] for i in both.tolist()], bool)
     pair = np.stack([correct[both], theirs], axis=1)
     alone, all_together = (intervals.difference(pair, groups[both], chosen) for chosen in (confidence, together))

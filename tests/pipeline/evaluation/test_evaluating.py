@@ -75,7 +75,7 @@ def test_slices_of_the_test_set(first: tuple[pa.Table, dict[str, Any]]) -> None:
     right = {
         (each["by"], each["value"]): (each["images"], each["accuracy"], each["compared"]) for each in metrics["slices"]
     }
-    assert right["label", "green"] == (3, pytest.approx(2 / 3), None)
+    assert right["label", "green"] == (3, pytest.approx(2 / 3), 0)
     assert right["size", "short side 20 px"][0] + right["size", "short side 21 px"][0] == 7
     assert right["camera", "left"][0] + right["camera", "right"][0] == 7
     assert len([by for by, _ in right if by == "brightness"]) == 3

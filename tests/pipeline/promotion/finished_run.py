@@ -136,5 +136,10 @@ def _metrics(folder: Path, classes: tuple[str, ...], accuracy: float, further: d
     files.write_json(folder / "metrics/ingest.json", counts)
     files.write_json(
         folder / "metrics/shard.json",
-        {"images": {"train": 2, "val": 1, "test": 2, "quarantine": 1}, "classes": {"train": {"cat": 1, "dog": 1}}},
+        {
+            "images": {"train": 2, "val": 1, "test": 2, "quarantine": 1},
+            "classes": {split: dict.fromkeys(classes, 1) for split in ("train", "val", "test", "quarantine")},
+            "quarantined": {},
+            "shortfalls": [],
+        },
     )

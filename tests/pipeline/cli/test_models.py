@@ -84,6 +84,7 @@ def test_a_promotion_without_a_decision_for_it_is_refused(
     done = refit("promote", "r1")
     assert (done.exit_code, problem in done.stderr, "Fix: " in done.stderr) == (status, True, True), done.stderr
     assert runs.registry("classifier").pointer().version is None
+    assert runs.find("r1").record["status"] == runs.RUNNING, "as it was"
     assert "no run 'r2'" in refit("promote", "r2").stderr
 
 

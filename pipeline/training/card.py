@@ -121,6 +121,8 @@ def _validation(history: Mapping[str, Any]) -> str:
 
 
 def _files(parity: Mapping[str, float]) -> str:
+    if not parity:
+        return "The model of a fold: it is there to be measured, and was not compared with the trained one."
     rows = [(name, f"{difference:.1e}") for name, difference in parity.items()]
     return table(["file", "largest difference of a probability from the trained model"], rows)
 

@@ -94,7 +94,7 @@ def train(
     )
     logger.info("%s: %d training and %d validation images", part, len(images.roles.train), len(images.roles.val))
     weights = _weights(part, chosen, places.warm_start)
-    precision = precisions.policy(chosen.precision)
+    precision = precisions.policy(chosen.precision, entry.name)
 
     def build(weights: str, policy: str) -> Classifier:
         keras.config.set_dtype_policy(policy)
@@ -114,14 +114,17 @@ def train(
         frozen = Frozen(model, images, cache, batch_size=chosen.batch_size, precision=precision)
         planned = phases.plan(recipe.phases, frozen, chosen, settings.augment)
         fitted = phases.run(Session(model, frozen, chosen, places.logs, checkpoint, devices), planned)
-    examples = images.first(PARITY_IMAGES)
     cache.trim()
     whole = model.whole
     if precision != "float32" or devices.kind == "mirrored":
         # Files compute in float32, as CPUs are slow in anything else, and hold variables of one device.
         whole = build(registry.NONE, "float32").whole
         whole.set_weights([np.asarray(weight) for weight in model.whole.weights])
-    parity = forms.write(whole, places.models, wanted, examples)
+    if part == FINAL:
+        parity = forms.write(whole, places.models, wanted, images.first(PARITY_IMAGES))
+    else:
+        parity = {}  # evaluate measures what it loads from the file, and nobody else sees a fold's model
+        whole.save(places.models / forms.KERAS)
     described = {
         "environment": environments.describe(
             seed=chosen.seed, precision=precision, deterministic=False, variables=environment

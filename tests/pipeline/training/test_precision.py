@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,7 +14,6 @@ from pipeline.training import precision
 @pytest.mark.parametrize(
     ("accelerators", "expected"),
     [
-        ([], "float32"),
         ([("Tesla P100", (6, 0))], "float32"),
         ([("Tesla V100", (7, 0))], "mixed_float16"),
         ([("Tesla T4", (7, 5))], "mixed_float16"),
@@ -33,14 +33,35 @@ def test_what_accelerators_gain_by(accelerators: list[tuple[str, tuple[int, int]
 
 @pytest.mark.parametrize("setting", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_a_policy_by_name_is_taken_at_its_word(setting: str) -> None:
-    assert precision.policy(setting) == setting
+    assert precision.policy(setting, "inception_v3") == setting
 
 
 def test_a_cpu_computes_in_float32_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="pipeline.training.precision"):
-        assert precision.policy("auto") == "float32"
+        assert precision.policy("auto", "mobilenet_v2") == "float32"
 
     assert caplog.messages == ["precision float32: there is no GPU"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "matrix_unit", "expected"),
+    [
+        ("inception_v3", True, "mixed_bfloat16"),
+        ("resnet50", True, "mixed_bfloat16"),
+        ("mobilenet_v2", True, "float32"),
+        ("inception_v3", False, "float32"),
+    ],
+)
+def test_a_matrix_unit_serves_networks_of_dense_convolutions(backbone: str, matrix_unit: bool, expected: str) -> None:
+    assert precision.choose_on_cpu(backbone, matrix_unit=matrix_unit)[0] == expected
+
+
+def test_flags_of_a_cpu_are_whole_words(tmp_path: Path) -> None:
+    description = tmp_path / "cpuinfo"
+    description.write_text("processor\t: 0\nflags\t\t: fpu amx_bf16x avx2\n\nprocessor\t: 1\nflags\t\t: fpu\n")
+
+    assert precision.cpu_flags(description) == {"fpu", "amx_bf16x", "avx2"}
+    assert precision.cpu_flags(tmp_path / "none") == set()
 
 
 def build(policy: str) -> keras.Model:

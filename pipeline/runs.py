@@ -388,16 +388,21 @@ def _alive(owner: Mapping[str, Any] | None) -> bool:
         return False
 
 
+def require_idle(run: Run) -> None:
+    """Raises `TransientError` if a process works on `run`."""
+    if _alive(run.record["owner"]):
+        raise TransientError(
+            f"The run {run.run_id} is being worked on by process {run.record['owner']['pid']}.", fix="wait for it"
+        )
+
+
 @contextlib.contextmanager
 def driving(run: Run) -> Iterator[None]:
     """Record that this process works on `run`; what ends the block early is recorded as the run's status.
 
     Raises `TransientError` if another process does.
     """
-    if _alive(run.record["owner"]):
-        raise TransientError(
-            f"The run {run.run_id} is being worked on by process {run.record['owner']['pid']}.", fix="wait for it"
-        )
+    require_idle(run)
     # Held by processes that were killed; a process that got the number of one would look like its holder.
     (run.path / ".dvc/tmp/rwlock").unlink(missing_ok=True)
     me = psutil.Process()

@@ -26,6 +26,11 @@ def configure(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         monkeypatch.setenv(name, value)
 
 
+class _Quiet(MotoRequestHandler):
+    def log(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def one_at_a_time(around: Callable[[App], App] = lambda app: app) -> Iterator[str]:
     """Yield the address (host:port) of moto's S3, which answers one request after the other.
@@ -40,7 +45,7 @@ def one_at_a_time(around: Callable[[App], App] = lambda app: app) -> Iterator[st
         with lock:
             return list(inner(environ, start))
 
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

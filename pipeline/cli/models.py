@@ -18,7 +18,7 @@ from pipeline.errors import ModelError, RefitError
 from pipeline.promotion import audit, mlflow_mirror
 from pipeline.promotion.card_text import figure, with_interval
 from pipeline.promotion.difference import difference
-from pipeline.promotion.registry import ALIASES, CARD, Registry
+from pipeline.promotion.registry import CARD, Registry
 
 app = typer.Typer(invoke_without_command=True, help="The versions of a model. Alone: list them.")
 console = Console(highlight=False, soft_wrap=True)
@@ -41,7 +41,7 @@ def list_models(model: Model = "classifier", as_json: Json = False) -> None:
     with clear_errors():
         registry = runs.registry(model)
         moves = registry.history()
-        aliases = {name: registry.alias(name) for name in ALIASES}
+        aliases = registry.aliases()
         rows = [_row(registry, version, aliases) for version in registry.versions()]
         if as_json:
             _print_json(
@@ -66,7 +66,7 @@ def show(version: Version, model: Model = "classifier", as_json: Json = False) -
         number = _number(registry, model, version)
         card = registry.card(number)
         moves = [move for move in registry.history() if move["version"] == number]
-        names = [name for name in ALIASES if registry.alias(name) == number]
+        names = [name for name, found in registry.aliases().items() if found == number]
         if as_json:
             _print_json(
                 {"model": model, "version": number, "uri": registry.uri(number), "aliases": names}

@@ -38,8 +38,8 @@ def promote(
                 f"The decision on run {current.run_id} is negative: {decided['summary']}",
                 fix="train a better model; the report says what would help",
             )
-        with runs.driving(current):
-            promotion = promoted(current, reason)
+        runs.require_idle(current)
+        promotion = promoted(current, reason)  # a refusal leaves the run as it was: it may have been promoted before
         build_report(current.path)
         say_outcome(current, promotion)
 

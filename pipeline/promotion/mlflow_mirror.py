@@ -115,10 +115,8 @@ def _call(server: Server, method: str, path: str, fields: Mapping[str, Any]) -> 
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
             return _object(answer.read(_LIMIT))
     except urllib.error.HTTPError as error:
-        if error.code >= 500 or error.code == 429:
-            raise _unanswered(server, error) from None
-        said = _error(error)
-        raise _RefusedError(str(said.get("error_code", error.code)), str(said.get("message", error.reason))) from None
+        with error:
+            raise _said(server, error) from None
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise _unanswered(server, error) from None
 
@@ -131,12 +129,14 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _error(error: urllib.error.HTTPError) -> dict[str, Any]:
-    with error:
-        try:
-            return _object(error.read(_LIMIT))
-        except (ValueError, OSError):
-            return {}
+def _said(server: Server, error: urllib.error.HTTPError) -> Exception:
+    if error.code >= 500 or error.code == 429:
+        return _unanswered(server, error)
+    try:
+        said = _object(error.read(_LIMIT))
+    except (ValueError, OSError):
+        said = {}
+    return _RefusedError(str(said.get("error_code", error.code)), str(said.get("message", error.reason)))
 
 
 def _unanswered(server: Server, error: Exception) -> TransientError:

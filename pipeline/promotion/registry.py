@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ MODEL = "model.keras"
 CARD = "card.json"
 # What is told of a model. All other files of a version are the model in one form or another.
 RECORDS = frozenset({CARD, "card.md", "decision.json", "dvc.lock", "params.yaml", "training.parquet"})
+_AT_ONCE = 8  # reads of moves, which mostly wait
 LIVE, PREVIOUS, CANDIDATE = ALIASES = ("live", "previous", "candidate")
 
 
@@ -57,7 +59,7 @@ class Registry:
 
     def text(self, version: int, name: str) -> str:
         """A small file of a version. Raises `ModelError` if the version is missing or lacks it."""
-        self._require(version)
+        self._checksums(version)
         found = self.storage.read(version, name)
         if found is None:
             raise ModelError(f"{self.uri(version)} has no {name}.", fix="choose another version")
@@ -65,7 +67,8 @@ class Registry:
 
     def history(self) -> list[dict[str, Any]]:
         """All moves of the live pointer, oldest first."""
-        return [self.storage.move(generation) for generation in self.storage.generations()]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self.storage.move, self.storage.generations()))
 
     def pointer(self) -> Live:
         """What is live, without looking at its files: a damaged model must not stand in the way of a rollback."""
@@ -84,23 +87,26 @@ class Registry:
 
     def fetch(self, version: int) -> Path:
         """A local folder with the version's verified files. Raises `ModelError` if it is missing or damaged."""
-        self._require(version)
+        self._checksums(version)
         return self.storage.local(version)
 
-    def alias(self, name: str) -> int | None:
-        """The version that is meant by `live`, `previous` (where a rollback leads) or `candidate` (the newest that
-        has never been live); None if there is none."""
+    def aliases(self) -> dict[str, int | None]:
+        """Version of `live`, `previous` (where a rollback leads) and `candidate` (the newest that has never been live);
+        None where there is none."""
         moves = self.history()
         stack = audit.standing(moves)
-        match name:
-            case "live":
-                return stack[-1] if stack else None
-            case "previous":
-                return stack[-2] if len(stack) > 1 else None
-            case "candidate":
-                been = {move["version"] for move in moves}
-                return max((version for version in self.versions() if version not in been), default=None)
-        raise ModelError(f"Expected an alias ({', '.join(ALIASES)}), got {name!r}.", fix="name one of these")
+        been = {move["version"] for move in moves}
+        return {
+            LIVE: stack[-1] if stack else None,
+            PREVIOUS: stack[-2] if len(stack) > 1 else None,
+            CANDIDATE: max((version for version in self.versions() if version not in been), default=None),
+        }
+
+    def alias(self, name: str) -> int | None:
+        """The version that one of `aliases` means. Raises `ModelError` for any other name."""
+        if name not in ALIASES:
+            raise ModelError(f"Expected an alias ({', '.join(ALIASES)}), got {name!r}.", fix="name one of these")
+        return self.aliases()[name]
 
     def publish(self, content: Mapping[str, Path]) -> int:
         """Copy files and folders into a new version and verify the copy. Returns its number.
@@ -172,16 +178,15 @@ class Registry:
         )
 
     def _checksums(self, version: int) -> dict[str, str]:
-        self._require(version)
-        content: dict[str, str] = json.loads(self.storage.read(version, CHECKSUMS) or b"{}")
-        return content
-
-    def _require(self, version: int) -> None:
-        if self.storage.read(version, CHECKSUMS) is None:
+        """Raises `ModelError` if the version is missing: without checksums it is not there."""
+        found = self.storage.read(version, CHECKSUMS)
+        if found is None:
             known = ", ".join(map(str, self.versions())) or "none"
             raise ModelError(
                 f"Version {version} is not in {self.storage.base}; there are: {known}.", fix="refit models lists them"
             )
+        content: dict[str, str] = json.loads(found)
+        return content
 
 
 def _flat(content: Mapping[str, Path]) -> dict[str, Path]:

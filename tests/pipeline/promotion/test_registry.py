@@ -47,6 +47,22 @@ def test_the_first_version_goes_live(registry: Registry, tmp_path: Path) -> None
     assert move["digest"] == live.digest == files.sha256(folder / MODEL)
 
 
+def test_tensorflow_loads_a_version_as_it_lies_there(registry: Registry, tmp_path: Path) -> None:
+    import tensorflow as tf  # late: the processes of the races import this module too
+
+    module = tf.Module()
+    module.weight = tf.Variable([2.0, 3.0])
+    module.call = tf.function(lambda x: x * module.weight, input_signature=[tf.TensorSpec([2], tf.float32)])
+    tf.saved_model.save(module, str(tmp_path / "saved"))
+    (tmp_path / MODEL).write_text("keras")
+    saved = {path.name: path for path in (tmp_path / "saved").iterdir()}
+
+    version = registry.publish({MODEL: tmp_path / MODEL, **saved})
+
+    loaded = tf.saved_model.load(str(registry.fetch(version)))
+    assert loaded.call(tf.constant([1.0, 10.0])).numpy().tolist() == [2.0, 30.0]
+
+
 def test_a_model_has_one_version_and_each_of_its_forms_counts(registry: Registry, tmp_path: Path) -> None:
     assert [registry.publish(content(tmp_path / name, name)) for name in ("a", "b", "a")] == [1, 2, 1]
     (tmp_path / "model.tflite").write_text("lite")

@@ -1,0 +1,73 @@
+"""The live model that a run begins with: local and verified wherever the registry is, or the run does not begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from pipeline import files, runs
+from pipeline.errors import ModelError, SettingsError, TransientError
+from pipeline.promotion.registry import MODEL
+from pipeline.settings import code_root, read_params, with_overrides
+from tests.pipeline.promotion.models import go_live
+
+
+def params(source: Path, location: str | None, *overrides: str) -> dict[str, Any]:
+    found = with_overrides(read_params(code_root() / "params.yaml"), list(overrides))
+    found["ingest"]["source"], found["registry"]["location"] = str(source), location
+    return found
+
+
+def test_a_run_begins_with_a_local_copy_of_the_live_model(location: str, source: Path, tmp_path: Path) -> None:
+    settings = params(source, location, "train.weights=live")
+    assert files.read_json(runs.create("r1", settings).path / "live.json") == {
+        **dict.fromkeys(("version", "path", "digest")),
+        "generation": 0,
+    }
+    go_live(runs.registry("classifier", settings), tmp_path, "a", "b")
+
+    run = runs.create("r2", settings)
+
+    live = files.read_json(run.path / "live.json")
+    assert (live["version"], live["generation"]) == (2, 2)
+    assert files.sha256(Path(live["path"]) / MODEL) == live["digest"]
+    assert files.read_json(run.path / "warm_start.json") == {"model": f"{live['path']}/{MODEL}"}
+    assert runs.registry("classifier").pointer().version is None, "that of params.yaml is another one"
+
+
+def test_a_run_does_not_begin_beside_a_registry_that_does_not_answer(
+    source: Path, tmp_path: Path, refit_home: Path
+) -> None:
+    with pytest.raises(TransientError, match=r"registry\.location"):
+        runs.create("r1", params(source, str(tmp_path / "not mounted")))
+    with pytest.raises(SettingsError, match=r"registry\.location"):
+        runs.create("r1", params(source, "ftp://host/models"))
+    assert list((refit_home / "runs").iterdir()) == []
+
+
+def test_a_run_does_not_begin_with_a_damaged_live_model(bucket: str, source: Path, tmp_path: Path) -> None:
+    settings = params(source, f"s3://{bucket}")
+    go_live(runs.registry("classifier", settings), tmp_path, "a")
+    client = boto3.Session().client("s3")
+    client.put_object(Bucket=bucket, Key=f"classifier/1/{MODEL}", Body=b"flipped")
+    client.close()
+    with pytest.raises(ModelError, match=r"Version 1 is damaged: model\.keras\. Fix: restore it .*refit rollback"):
+        runs.create("r1", settings)
+
+
+def test_runs_made_before_there_was_a_location_keep_their_registry(refit_home: Path, tmp_path: Path) -> None:
+    go_live(runs.registry("classifier"), tmp_path, "a")
+    assert runs.registry("classifier", {"promote": {"model": "classifier"}}).pointer().version == 1
+    assert (refit_home / "registry/classifier/1" / MODEL).exists()
+
+
+def test_where_models_are_kept_is_nothing_new(source: Path, tmp_path: Path) -> None:
+    found = []
+    for name, location in (("r1", None), ("r2", str(tmp_path))):
+        run = runs.create(name, params(source, location))
+        (run.path / "data/manifest").mkdir(parents=True)
+        found.append(runs.fingerprint(run))
+    assert found[0] == found[1]

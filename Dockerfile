@@ -1,7 +1,7 @@
 # Four images from one file; `docker build --target NAME`:
 #   airflow    schedules; no TensorFlow
 #   data       ingest, profile, validate, shard
-#   train-cpu  train, evaluate, diagnose, gate; no Airflow
+#   train-cpu  train, evaluate, diagnose, serve, gate; no Airflow
 #   train-gpu  the same with CUDA from PyPI; the host brings the driver
 # Needs BuildKit. The base may be any Debian 13; extra certificates in its /usr/local/share/ca-certificates are used.
 # A private package index: --secret id=uv,src=uv.toml --secret id=pip,src=pip.conf; neither reaches an image.

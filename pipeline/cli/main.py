@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
-from pipeline.cli import models, quarantine, recipes, reference, schema, split
+from pipeline.cli import export, models, predict, quarantine, recipes, reference, schema, split
 from pipeline.cli.errors import clear_errors
 from pipeline.cli.promote import promote, promoted, say_outcome
 from pipeline.cli.rollback import rollback
@@ -43,6 +43,8 @@ app.add_typer(models.app, name="models")
 app.command()(promote)
 app.command()(rollback)
 app.command()(recipes.recipes)
+app.command()(predict.predict)
+app.command()(export.export)
 console = Console()
 
 Source = Annotated[str | None, typer.Option(help="Directory or s3://bucket/prefix with one folder per class.")]

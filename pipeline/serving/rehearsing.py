@@ -32,7 +32,7 @@ PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 BATCHES = (1, 32)
 # The table's answers may come from a GPU that rounds (TensorFloat-32); classes nearer than this may change places.
 _NEAR = 0.02
-_AT_ONCE = 4  # images in one request as JSON numbers, about 0.6 MB each
+_AS_NUMBERS = 4  # images that the container gets as JSON numbers, about 0.6 MB each; as files it gets all
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def asked(server: container.Server, reference: Reference, limit: float) -> dict[
     """`status`, `reason` and `max_difference` of a server that has been started."""
     try:
         rest.wait(server.port, container.MODEL, limit=limit, alive=server.alive)
-        few = reference.images[:_AT_ONCE]
+        few = reference.images[:_AS_NUMBERS]
         by_image = rest.by_image(server.port, container.MODEL, few)
         by_file = rest.by_file(server.port, container.MODEL, _files(reference.images))
     except rest.NoAnswer as error:

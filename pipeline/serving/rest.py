@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 _REQUEST_SECONDS = 60.0
 _PAUSE_SECONDS = 0.2
+_IN_ONE_REQUEST = 4  # an image of 224 x 224 is 0.6 MB as JSON numbers
 
 
 class NoAnswer(Exception):
@@ -46,14 +47,20 @@ def wait(port: int, model: str, *, limit: float, alive: Callable[[], bool]) -> N
 
 
 def by_image(port: int, model: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities float32 [N, classes] of images uint8 [N, S, S, 3]. Raises `NoAnswer`."""
-    return _predict(port, model, "serving_default", images.tolist())
+    """Probabilities float32 [N, classes] of images uint8 [N, S, S, 3], at least one. Raises `NoAnswer`."""
+    return _in_parts(port, model, "serving_default", images.tolist())
 
 
 def by_file(port: int, model: str, contents: Sequence[bytes]) -> NDArray[np.float32]:
-    """Probabilities float32 [N, classes] of image files. Raises `NoAnswer`."""
+    """Probabilities float32 [N, classes] of image files, at least one. Raises `NoAnswer`."""
     instances = [{"b64": base64.b64encode(content).decode()} for content in contents]
-    return _predict(port, model, "encoded", instances)
+    return _in_parts(port, model, "encoded", instances)
+
+
+def _in_parts(port: int, model: str, signature: str, instances: list[Any]) -> NDArray[np.float32]:
+    starts = range(0, len(instances), _IN_ONE_REQUEST)
+    parts = [_predict(port, model, signature, instances[start : start + _IN_ONE_REQUEST]) for start in starts]
+    return np.concatenate(parts)
 
 
 def _predict(port: int, model: str, signature: str, instances: list[Any]) -> NDArray[np.float32]:

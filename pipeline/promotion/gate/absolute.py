@@ -73,8 +73,7 @@ def better_than_guessing(evidence: Evidence, settings: Gate) -> Rule:
 
 def calibration(evidence: Evidence, settings: Gate) -> Rule:
     """Few images alone make an error: one that a perfectly calibrated model would often exceed is none."""
-    test = evidence.section("test")
-    found = evidence.section("calibration")
+    test, found = evidence.section("test"), evidence.section("calibration")
     noise = figure(found, "noise")
     bar = max(settings.max_calibration_error, noise or 0.0)
     explained = " (what so few images explain)" if bar > settings.max_calibration_error else ""

@@ -73,7 +73,7 @@ def _same_answers(rule: str, found: Mapping[str, Any], differences: list[float |
         return Rule(rule, False, worst, bar, f"The exported model failed: {found.get('reason')}")
     if found.get("status") != "passed" or tolerance is None or len(known) < len(differences):
         return no_figure(rule, bar)
-    return at_most(rule, worst, tolerance, words + "{bar:.4f}; they differ by {value:.6f} at most.")
+    return at_most(rule, worst, tolerance, words + "{bar:g}; they differ by {value:.1g} at most.")
 
 
 RULES = (input_contract, fresh_process, container, latency, size)

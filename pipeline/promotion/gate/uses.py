@@ -1,7 +1,8 @@
 """How often held-out images have served decisions already.
 
 Each decision that is taken on the same images lets a little of them into what is kept: the best of k candidates of
-equal worth looks better on n images by about sqrt(ln(k) / (2 n)) (Blum & Hardt, The Ladder, ICML 2015, section 1).
+equal worth looks better on n images by up to sqrt(ln(k) / (2 n)): the expected maximum of k normal variables whose
+standard deviation is 1 / (2 sqrt(n)), an accuracy's at most. See Blum & Hardt, The Ladder, ICML 2015.
 """
 
 from __future__ import annotations

@@ -45,12 +45,12 @@ def metrics() -> dict[str, Any]:
             "balanced_accuracy_high": 0.83,
             "calibration_error_low": 0.02,
             "calibration_error_high": 0.08,
-            "calibration": {"error": 0.05, "noise": 0.04},
             "per_class": {
                 "cat": {"support": 30, "recall": 0.8, "recall_high": 0.9},
                 "dog": {"support": 30, "recall": 0.7, "recall_high": 0.85},
             },
         },
+        "calibration": {"error": 0.05, "noise": 0.04},
         "cross_validation": {"folds": [{"balanced_accuracy": 0.7}, {"balanced_accuracy": 0.8}]},
         "leakage": {"groups": 0, "images": 0, "folds": 0, "examples": []},
         "slices": [

@@ -77,14 +77,23 @@ class Run:
 
 
 def registry(model: str, params: Mapping[str, Any] | None = None) -> Registry:
-    """The registry of a model, at `registry.location` of `params`: a run's own, or those of params.yaml.
+    """The registry of a model, where `params` (a run's own) or else `registry_settings` says.
 
     Raises `SettingsError` if the location is of no known kind.
     """
-    if params is None:
-        params = read_params(code_root() / "params.yaml")
-    section = params.get("registry") or {}  # runs made by earlier versions have none
+    # Runs made by earlier versions have no such section.
+    section = registry_settings(model) if params is None else params.get("registry") or {}
     return open_registry(section.get("location"), model)
+
+
+def registry_settings(model: str) -> Mapping[str, Any]:
+    """The section `registry` for commands that belong to no run: that of params.yaml, and for what is null there, that
+    of the model's newest run. So a rollback finds the models of runs whose location was given with --set.
+    """
+    section: dict[str, Any] = read_params(code_root() / "params.yaml").get("registry") or {}
+    own = [run for run in all_runs() if run.record["model"] == model]
+    newest = own[-1].params.get("registry") if own else None
+    return {key: value if value is not None else (newest or {}).get(key) for key, value in section.items()}
 
 
 def safe_id(text: str) -> str:

@@ -8,23 +8,26 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline import runs
 from pipeline.errors import RefitError
 from pipeline.promotion import mlflow_mirror
 from pipeline.promotion.mlflow_mirror import Server
 from pipeline.promotion.registry import Registry
-from pipeline.settings import code_root, read_params
 
 
-def server(params: Mapping[str, Any] | None = None) -> Server | None:
-    """At `registry.mlflow_uri` of a run's params or params.yaml, with MLflow's own variables; None if none is set."""
-    section = (params or read_params(code_root() / "params.yaml")).get("registry") or {}
+def server(model: str, params: Mapping[str, Any] | None = None) -> Server | None:
+    """At `registry.mlflow_uri` of a run's params or as `runs.registry_settings` says; None if none is set.
+
+    What lets us in comes from MLflow's own variables.
+    """
+    section = runs.registry_settings(model) if params is None else params.get("registry") or {}
     uri = section.get("mlflow_uri")
     return Server(uri, _headers()) if uri else None
 
 
 def mirror(registry: Registry, model: str, params: Mapping[str, Any] | None = None) -> None:
     """Follow the live pointer, which has moved already; a failure is a warning."""
-    if (found := server(params)) is None:
+    if (found := server(model, params)) is None:
         return
     try:
         mlflow_mirror.mirror(registry, model, found)

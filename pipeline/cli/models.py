@@ -115,7 +115,7 @@ def diff(a: Version, b: Version, model: Model = "classifier", as_json: Json = Fa
 def mirror(model: Model = "classifier") -> None:
     """Tell the MLflow registry at registry.mlflow_uri again which version is live."""
     with clear_errors():
-        server = mirroring.server()
+        server = mirroring.server(model)
         if server is None:
             raise RefitError("registry.mlflow_uri is not set.", fix="set it in params.yaml")
         version = mlflow_mirror.mirror(runs.registry(model), model, server)

@@ -205,4 +205,6 @@ def test_a_mirror_that_fails_is_a_warning(refit: Refit, made: Callable[..., Path
     assert (done.exit_code, runs.registry("classifier").pointer().version) == (0, 1)
     assert "warning: MLflow was not told which version is live. registry.mlflow_uri" in done.stderr
     assert "Fix: " in done.stderr
-    assert "registry.mlflow_uri is not set" in refit("models", "mirror").stderr
+    again = refit("models", "mirror")
+    assert (again.exit_code, "Connection refused" in again.stderr) == (75, True)
+    assert "registry.mlflow_uri is not set" in refit("models", "mirror", "--model", "other").stderr

@@ -35,7 +35,8 @@ def test_a_run_begins_with_a_local_copy_of_the_live_model(location: str, source:
     assert (live["version"], live["generation"]) == (2, 2)
     assert files.sha256(Path(live["path"]) / MODEL) == live["digest"]
     assert files.read_json(run.path / "warm_start.json") == {"model": f"{live['path']}/{MODEL}"}
-    assert runs.registry("classifier").pointer().version is None, "that of params.yaml is another one"
+    assert runs.registry("classifier").pointer().version == 2, "commands find it by the newest run"
+    assert runs.registry("other").pointer().version is None
 
 
 def test_a_run_does_not_begin_beside_a_registry_that_does_not_answer(

@@ -58,6 +58,9 @@ def finished_run(
                 {"rule": "accuracy floor", "passed": promote, "value": accuracy, "threshold": 0.5}
                 | {"explanation": f"Test accuracy is {accuracy:.3f}; the floor is 0.500."}
             ],
+            "warnings": [],
+            "borderline": False,
+            "test_uses": {"median": 0, "images": 2, "unused": 2},
             "model_digest": files.sha256(final / "model.keras"),
             "forms_digest": files.sha256_tree(final),
             "live_version": None,
@@ -109,6 +112,7 @@ def _metrics(folder: Path, classes: tuple[str, ...], accuracy: float, further: d
     support = dict(zip(classes, (40, 6, 0, 30), strict=False))
     per_class = {
         label: {"precision": 0.8, "recall": 0.7 if support[label] else None, "f1": 0.75, "support": support[label]}
+        | dict.fromkeys(("recall_low", "recall_high", "roc_auc", "average_precision"))
         for label in classes
     }
     test = {
@@ -122,15 +126,29 @@ def _metrics(folder: Path, classes: tuple[str, ...], accuracy: float, further: d
         "macro_f1": 0.75,
         "log_loss": 0.4,
         "calibration_error": 0.05,
+        **dict.fromkeys(
+            f"{name}_{end}" for name in ("macro_f1", "log_loss", "calibration_error") for end in ("low", "high")
+        ),
+        **dict.fromkeys(
+            ("macro_precision", "weighted_precision", "weighted_recall", "weighted_f1", "average_precision")
+        ),
         "roc_auc": None,
         "top_k": {"2": {"value": 0.95, "low": 0.9, "high": 1.0}},
         "per_class": per_class,
     }
     folds = [{"fold": fold, "images": 20, "accuracy": 0.8, "balanced_accuracy": 0.75} for fold in range(3)]
     cross = {"folds": folds, "balanced_accuracy_mean": 0.75, "balanced_accuracy_std": 0.0}
-    files.write_json(
-        folder / "metrics/evaluate.json", {"test": test, "cross_validation": cross, "live": None} | further
-    )
+    calibration = {"error": 0.05, "noise": 0.1, "temperature": 1.0, "error_before": 0.05, "log_loss_before": 0.4}
+    content = {
+        "test": test,
+        "calibration": {**calibration, "bins": []},
+        "cross_validation": cross,
+        "live": None,
+        "slices": [],
+        "slices_left_out": [],
+        "leakage": {"groups": 0, "images": 0, "folds": 0, "examples": []},
+    }
+    files.write_json(folder / "metrics/evaluate.json", content | further)
     batch = {"batch": "0001", "listed": 8, "known": 0, "accepted": 6, "removed": 0, "quarantined": {"damaged": 2}}
     counts = {"images": 6, "classes": dict.fromkeys(classes, 2), "quarantined": {"damaged": 2}, "batches": [batch]}
     files.write_json(folder / "metrics/ingest.json", counts)

@@ -98,7 +98,11 @@ def test_each_rule_on_what_serving_showed(path: str, at_the_bar: object, beyond:
     assert failed(with_serving(path, beyond)) == [rule]
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), float("inf"), "0.9", True, MISSING], ids=repr)
+@pytest.mark.parametrize(
+    "missing",
+    [None, float("nan"), float("inf"), "0.9", True, MISSING],
+    ids=["null", "nan", "infinity", "text", "true", "absent"],
+)
 @pytest.mark.parametrize(
     ("path", "rule"),
     [

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from pipeline import runs, runtime
+from pipeline.cli import versions
 from pipeline.cli.errors import clear_errors
-from pipeline.cli.predict import Model, Version, fetch
+from pipeline.cli.predict import Model, Version
 from pipeline.cli.text import shown
 from pipeline.errors import RefitError
 from pipeline.promotion.registry import LIVE
@@ -34,7 +35,9 @@ def export(
 ) -> None:
     """Copy the live model out, or convert it, once its answers are shown to be the same."""
     with clear_errors():
-        number, folder = fetch(runs.registry(model), model, version)
+        registry = runs.registry(model)
+        number = versions.resolve(registry, model, version)
+        folder = registry.fetch(number)
         runtime.prepare(backend="tensorflow")
         try:
             from pipeline.serving import exporting

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import runs
-from pipeline.cli import mirroring
+from pipeline.cli import mirroring, versions
 from pipeline.cli.errors import clear_errors
 from pipeline.cli.text import shown
 from pipeline.errors import ModelError, RefitError
@@ -63,7 +63,7 @@ def show(version: Version, model: Model = "classifier", as_json: Json = False) -
     """Show what is known of a version: its card, its decision and when it was live."""
     with clear_errors():
         registry = runs.registry(model)
-        number = _number(registry, model, version)
+        number = versions.resolve(registry, model, version)
         card = registry.card(number)
         moves = [move for move in registry.history() if move["version"] == number]
         names = [name for name, found in registry.aliases().items() if found == number]
@@ -88,7 +88,7 @@ def diff(a: Version, b: Version, model: Model = "classifier", as_json: Json = Fa
     """Compare two versions: figures with intervals, settings, counts of data, classes."""
     with clear_errors():
         registry = runs.registry(model)
-        found = difference(registry, _number(registry, model, a), _number(registry, model, b))
+        found = difference(registry, versions.resolve(registry, model, a), versions.resolve(registry, model, b))
         if as_json:
             _print_json(found)
             return
@@ -143,15 +143,6 @@ def _line(move: Mapping[str, Any]) -> str:
     change = f"{move['previous'] or 'none'} → {move['version']} {audit.kind(move)} by {move['by']}"
     run = f" (run {move['run']})" if move.get("run") else ""
     return f"[dim]{move['at']}[/] {shown(change + run)}: {shown(move['reason'])}"
-
-
-def _number(registry: Registry, model: str, text: str) -> int:
-    if text.isdecimal():
-        return int(text)
-    number = registry.alias(text)
-    if number is None:
-        raise ModelError(f"The model {model!r} has no {text} version.", fix="refit models lists the versions")
-    return number
 
 
 def _print_pairs(title: str, versions: tuple[str, str], pairs: Mapping[str, Any]) -> None:

@@ -14,10 +14,11 @@ import yaml
 from rich.console import Console
 
 from pipeline import runs, runtime
+from pipeline.cli import versions
 from pipeline.cli.errors import clear_errors
 from pipeline.cli.text import plain, shown
-from pipeline.errors import DataError, ModelError, RefitError
-from pipeline.promotion.registry import LIVE, Registry
+from pipeline.errors import DataError, RefitError
+from pipeline.promotion.registry import LIVE
 from pipeline.settings import code_root, load
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def predict(
     A file that cannot be used is one line on stderr, and the exit status then is 65; all others are answered.
     """
     with clear_errors():
-        number, folder = fetch(runs.registry(model), model, version)
+        registry = runs.registry(model)
+        number = versions.resolve(registry, model, version)
+        folder = registry.fetch(number)
         runtime.prepare()
         predicting = _room()
         params = folder / "params.yaml"
@@ -73,17 +76,6 @@ def _show(found: Answer, classes: Sequence[str], version: int, top: int, as_json
     elif best:
         words = ", ".join(f"{shown(entry['class'])} [dim]{entry['probability']:.3f}[/]" for entry in best)
         console.print(f"{shown(found.name)}: {words}")
-
-
-def fetch(registry: Registry, model: str, version: str) -> tuple[int, Path]:
-    """Number and local folder, verified, of a version that is named by its number or an alias.
-
-    Raises `ModelError` if there is none.
-    """
-    number = int(version) if version.isdecimal() else registry.alias(version)
-    if number is None:
-        raise ModelError(f"The model {model!r} has no {version} version.", fix="refit models lists the versions")
-    return number, registry.fetch(number)
 
 
 def _room() -> Any:

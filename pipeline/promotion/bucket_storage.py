@@ -93,18 +93,20 @@ class BucketStorage:
             return target
         self.cache.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=files.TEMPORARY_PREFIX, dir=self.cache))
+        old = staged.with_name(f"{staged.name}-old")
         try:
             self._download(version, staged, expected)
-            if target.exists():  # damaged, or of another registry
-                target.rename(Path(tempfile.mkdtemp(prefix=files.TEMPORARY_PREFIX, dir=self.cache)) / "old")
             try:
                 staged.rename(target)
-            except OSError as error:  # another process has fetched it meanwhile
-                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or digests_of(target) != expected:
+            except OSError as error:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                     raise
+                if digests_of(target) != expected:  # damaged or of another registry; else another process was first
+                    target.rename(old)
+                    staged.rename(target)
         finally:
-            for leftover in (staged, *(old.parent for old in self.cache.glob(f"{files.TEMPORARY_PREFIX}*/old"))):
-                shutil.rmtree(leftover, ignore_errors=True)
+            shutil.rmtree(staged, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
         return target
 
     def generations(self) -> list[int]:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,15 @@ def test_a_version_is_fetched_once_and_again_when_its_copy_is_damaged(
     assert Path(str(registry.live().path)) == folder
     assert (folder / MODEL).read_text() == "a"
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+def test_many_may_fetch_at_once(registry: Registry, refit_home: Path, tmp_path: Path) -> None:
+    go_live(registry, tmp_path, "a")
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: registry.live(), range(6)))
+    assert len(set(found)) == 1
+    assert (Path(str(found[0].path)) / MODEL).read_text() == "a"
+    assert [path.name for path in (refit_home / "cache/models/classifier").iterdir()] == ["1"]
 
 
 def test_the_copy_of_another_registry_is_not_taken_for_this_ones(registry: Registry, tmp_path: Path) -> None:

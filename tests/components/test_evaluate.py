@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from dvc.repo import Repo
 
 from components import evaluate
 from pipeline import files
@@ -53,6 +52,8 @@ def test_writes_the_declared_outputs(run: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")  # DVC's affair
 def test_dvc_draws_the_plots(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.repo import Repo  # at the module's top, before Airflow, it ends pytest's collection
+
     monkeypatch.chdir(run)
     Repo.init(str(run), no_scm=True, force=True).close()
     with Repo() as repo:
@@ -74,6 +75,8 @@ def test_dvc_draws_the_plots(run: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_dvc_compares_metrics_in_a_git_repository(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.repo import Repo  # at the module's top, before Airflow, it ends pytest's collection
+
     monkeypatch.chdir(tmp_path)
     metrics = files.read_json(run / "metrics/evaluate.json")
     Path("dvc.yaml").write_text("metrics: [evaluate.json]\n")

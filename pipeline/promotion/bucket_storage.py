@@ -33,6 +33,7 @@ from pipeline.promotion.storage import (
     digests_of,
     make_read_only,
     name_of_move,
+    require_undamaged,
 )
 from pipeline.sources.bucket import BucketSource, explain
 from pipeline.sources.item import Item
@@ -205,11 +206,7 @@ class BucketStorage:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self._bytes(item))
-        if changed := differing(expected, digests_of(folder)):
-            raise ModelError(
-                f"Version {version} is damaged: {', '.join(changed)}.",
-                fix="restore it from a backup, or go back to another with `refit rollback`",
-            )
+        require_undamaged(version, expected, digests_of(folder))
         files.write_json(folder / CHECKSUMS, dict(expected))
         make_read_only(folder)
 

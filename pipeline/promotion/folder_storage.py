@@ -27,6 +27,7 @@ from pipeline.promotion.storage import (
     digests_of,
     make_read_only,
     name_of_move,
+    require_undamaged,
 )
 
 _UNREACHABLE = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH}
@@ -84,11 +85,7 @@ class FolderStorage:
     def local(self, version: int) -> Path:
         folder = self.root / str(version)
         expected = json.loads(self.read(version, CHECKSUMS) or b"{}")
-        if changed := differing(expected, self.digests(version)):
-            raise ModelError(
-                f"Version {version} is damaged: {', '.join(changed)}.",
-                fix="restore it from a backup, or go back to another with `refit rollback`",
-            )
+        require_undamaged(version, expected, self.digests(version))
         return folder
 
     def generations(self) -> list[int]:

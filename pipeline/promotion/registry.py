@@ -16,7 +16,7 @@ from typing import Any
 from pipeline import files
 from pipeline.errors import ModelError, PromotionRefused
 from pipeline.promotion import audit
-from pipeline.promotion.storage import CHECKSUMS, Storage, differing
+from pipeline.promotion.storage import CHECKSUMS, Storage, require_undamaged
 
 MODEL = "model.keras"
 CARD = "card.json"
@@ -125,12 +125,7 @@ class Registry:
 
     def verify(self, version: int) -> None:
         """Raises `ModelError` if the version is missing or a file of it is not as published."""
-        expected = self._checksums(version)
-        if changed := differing(expected, self.storage.digests(version)):
-            raise ModelError(
-                f"Version {version} is damaged: {', '.join(changed)}.",
-                fix="choose another version, or restore it from a backup",
-            )
+        require_undamaged(version, self._checksums(version), self.storage.digests(version))
 
     def move_live(
         self,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline import files
+from pipeline.errors import ModelError
 
 CHECKSUMS = "checksums.json"  # of a version: name of each file to the sha256 of its bytes
 LIVE_FOLDER = "live"
@@ -75,6 +76,15 @@ def digests_of(folder: Path) -> dict[str, str]:
 def differing(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     """Names of the files that are missing, added or of other content."""
     return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+
+
+def require_undamaged(version: int, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Raises `ModelError` if the files of a version are not as published."""
+    if changed := differing(expected, found):
+        raise ModelError(
+            f"Version {version} is damaged: {', '.join(changed)}.",
+            fix="restore it from a backup, or go back to another with `refit rollback`",
+        )
 
 
 def make_read_only(folder: Path) -> None:

@@ -37,26 +37,22 @@ def test_images(evidence: Evidence, settings: Gate) -> Rule:
 
 
 def accuracy_floor(evidence: Evidence, settings: Gate) -> Rule:
-    test = evidence.section("test")
-    return at_least(
-        "accuracy floor",
-        figure(test, "accuracy"),
-        settings.min_accuracy,
-        "Test accuracy is {value:.3f}; the floor is {bar:.3f}.",
-        low=figure(test, "accuracy_low"),
-        high=figure(test, "accuracy_high"),
-    )
+    return _floor(evidence, "accuracy", settings.min_accuracy)
 
 
 def balanced_accuracy_floor(evidence: Evidence, settings: Gate) -> Rule:
-    test = evidence.section("test")
+    return _floor(evidence, "balanced_accuracy", settings.min_balanced_accuracy)
+
+
+def _floor(evidence: Evidence, name: str, bar: float) -> Rule:
+    test, words = evidence.section("test"), name.replace("_", " ")
     return at_least(
-        "balanced accuracy floor",
-        figure(test, "balanced_accuracy"),
-        settings.min_balanced_accuracy,
-        "Test balanced accuracy is {value:.3f}; the floor is {bar:.3f}.",
-        low=figure(test, "balanced_accuracy_low"),
-        high=figure(test, "balanced_accuracy_high"),
+        f"{words} floor",
+        figure(test, name),
+        bar,
+        f"Test {words} is {{value:.3f}}; the floor is {{bar:.3f}}.",
+        low=figure(test, f"{name}_low"),
+        high=figure(test, f"{name}_high"),
     )
 
 

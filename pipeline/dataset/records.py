@@ -123,6 +123,9 @@ def batches(
     buffer = int(np.clip(_SHUFFLED_BYTES // max(1, size_of), 16, _SHUFFLED))
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        # Of this function's graph alone, in place of the global seed: orders depend on `seed` and nothing else, and a
+        # global seed of 0 takes no seeds that are tensors.
+        tf.random.set_seed(1)
         records = _chosen(folder, index, keep, (split,), copies, worker, deterministic, order=(seed, number))
         views = records.map(lambda record: (record, number + 1))
         if rates is not None:

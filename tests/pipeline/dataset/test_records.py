@@ -133,6 +133,15 @@ def test_an_epoch_takes_every_image_once_in_a_new_order_and_another_view(folder:
     assert [list(batch["id"]) for batch in found] != [list(batch["id"]) for batch in other]
 
 
+def test_orders_depend_on_their_own_seed_alone(folder: Path, rows: list[Row]) -> None:
+    index = write(folder, rows, replace(LAYOUT, files=3))
+    orders = []
+    for seed in (0, 5):
+        tf.random.set_seed(seed)
+        orders.append([list(batch["id"]) for batch in take(folder, index, keep(rows), 8)])
+    assert orders[0] == orders[1]
+
+
 def test_no_images_are_an_error_not_an_endless_wait(folder: Path, rows: list[Row]) -> None:
     with pytest.raises(DataError, match="got none"):
         take(folder, write(folder, rows), {}, 1)

@@ -105,7 +105,9 @@ def test_what_a_killed_stage_left_is_removed_by_the_next_and_no_other(
 def _holding(saved_model: Path, owner: Path) -> subprocess.Popen[str]:
     """A process within the container's context."""
     code = (
-        "import time; from pathlib import Path; from pipeline.serving import container\n"
+        "import signal, time; from pathlib import Path; from pipeline.serving import container\n"
+        # What is started in the background of a shell would ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"with container.serving('mute:1', Path({str(saved_model)!r}), owner=Path({str(owner)!r})):\n"
         "    print('up', flush=True); time.sleep(60)"
     )
@@ -166,7 +168,9 @@ def test_a_real_daemon_serves_within_these_limits(saved_model: Path, tmp_path: P
 @pytest.mark.usefixtures("real")
 def test_a_real_container_is_removed_on_sigterm(saved_model: Path, tmp_path: Path) -> None:
     code = (
-        "import time; from pathlib import Path; from pipeline.serving import container\n"
+        "import signal, time; from pathlib import Path; from pipeline.serving import container\n"
+        # What is started in the background of a shell would ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"with container.serving({REAL!r}, Path({str(saved_model)!r}), owner=Path({str(tmp_path)!r})) as server:\n"
         "    print(server.name, flush=True); time.sleep(60)"
     )

@@ -228,8 +228,11 @@ def _check_out(path: Path) -> None:
     # The parent may have had other stages: more folds, an older graph.
     lock["stages"] = {name: lock["stages"][name] for name in stage_names(Run(path)) if name in lock["stages"]}
     (path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    # By output, not by stage: the parent's stages may have had fewer, which is no loss. What they had must be there.
+    outputs = [output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())]
     with _repo(path) as repo, contextlib.chdir(path):
-        repo.checkout(targets=list(lock["stages"]), force=True)
+        declared = {str(out) for out in repo.index.outs}
+        repo.checkout(targets=[output for output in outputs if output in declared], force=True)
 
 
 def require_space() -> None:

@@ -75,11 +75,11 @@ def read(run: Path) -> Evidence:
         shard=_json(run / "metrics/shard.json"),
         augmentation=tuple(contact_sheet.strips(run / "reports/augmentation")),
         history=_json(run / "models" / FINAL / "history.json") if f"train@{FINAL}" in done else None,
-        evaluation=_json(run / "metrics/evaluate.json"),
+        evaluation=_evaluation(run / "metrics/evaluate.json"),
         predictions=_predictions(run / "data/predictions.parquet") if "evaluate" in done else (),
         diagnosis=_json(run / "reports/diagnosis.json"),
         serving=_json(run / "metrics/serving.json"),
-        decision=_json(run / "decision.json"),
+        decision=_decision(run / "decision.json"),
         promotion=promotion,
         quarantine=_quarantine(run / "data/quarantine/current.parquet") if "ingest" in done else (),
     )
@@ -93,6 +93,20 @@ def _json(path: Path) -> Any:
     except ValueError as error:
         logger.warning("report: left out %s, which is no JSON (%s)", path, error)
         return None
+
+
+def _evaluation(path: Path) -> Any:
+    """None for one that an earlier version of the stage wrote: most of what the page shows is not in it."""
+    found = _json(path)
+    if found is not None and "calibration" not in found:
+        logger.warning("report: left out %s, which an earlier version wrote; run the stage evaluate again", path)
+        return None
+    return found
+
+
+def _decision(path: Path) -> Any:
+    found = _json(path)
+    return found and {"warnings": [], "borderline": False, "test_uses": None, "forms_digest": None, **found}
 
 
 def _predictions(path: Path) -> tuple[Mapping[str, Any], ...]:

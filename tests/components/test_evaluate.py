@@ -50,7 +50,6 @@ def test_writes_the_declared_outputs(run: Path) -> None:
     assert {"by": "camera", "value": "left", "images": 5} in metrics["slices_left_out"]
 
 
-@pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")  # DVC's affair
 def test_dvc_draws_the_plots(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dvc.repo import Repo  # at the module's top, before Airflow, it ends pytest's collection
 

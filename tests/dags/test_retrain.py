@@ -18,7 +18,6 @@ from dvc.repo import Repo
 from refit_command import RefitFailure, TransientFailure
 
 # DVC's own affair.
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 
 ROOT = Path(__file__).parents[2]
 

@@ -138,6 +138,21 @@ def test_a_run_with_fewer_folds_starts_from_one_with_more(params: MakeParams) ->
     assert (second.path / "data/manifest/0001.parquet").exists()
 
 
+def test_a_run_starts_from_one_whose_stages_wrote_less(params: MakeParams) -> None:
+    first = runs.create("1", params())
+    runs.reproduce(first, "ingest")
+    lock = yaml.safe_load((first.path / "dvc.lock").read_text())
+    outputs = lock["stages"]["ingest"]["outs"]
+    outputs.remove(next(output for output in outputs if output["path"] == "data/attributes.parquet"))
+    outputs.append({**outputs[0], "path": "data/no-longer-written"})
+    (first.path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    decided(first)
+    second = runs.create("2", params())
+    assert (second.path / "data/manifest/0001.parquet").exists()
+    assert runs.reproduce(second, "ingest")
+    assert (second.path / "data/attributes.parquet").exists()
+
+
 def test_an_unfinished_run_directory_is_no_run(params: MakeParams, refit_home: Path) -> None:
     run = decided(runs.create("1", params()))
     shutil.copytree(run.path, refit_home / "runs/.tmp-cut-off")

@@ -19,7 +19,7 @@ def input_contract(evidence: Evidence, settings: Gate) -> Rule:
 
 def fresh_process(evidence: Evidence, settings: Gate) -> Rule:
     tried = evidence.serving.get("model_digest")
-    if tried is not None and tried != evidence.model_digest:
+    if tried != evidence.model_digest:
         return no_figure("fresh process", "the same answers", "the stage serve has tried another model")
     found = evidence.serving.get("fresh_process") or {}
     differences = [figure(found, name) for name in ("max_difference", "bytes_difference")]

@@ -128,6 +128,20 @@ def test_numbers_come_from_the_files(run: Workspace) -> None:
     assert "12" * 32 in parsed.text
 
 
+def test_a_run_of_an_earlier_version_has_a_page(run: Workspace) -> None:
+    run.until("promote")
+    for name, keys in {
+        "metrics/evaluate.json": ("calibration", "slices", "slices_left_out", "leakage"),
+        "decision.json": ("warnings", "borderline", "test_uses", "forms_digest"),
+    }.items():
+        content = json.loads((run.path / name).read_text())
+        run.write(name, {key: value for key, value in content.items() if key not in keys})
+    (run.path / "metrics/serving.json").unlink()
+    parsed = check(page(run))
+    assert "Promoted: version 4 of steel is live" in parsed.text
+    assert "fold spread" in parsed.text
+
+
 def test_outputs_checked_out_from_the_parent_are_not_shown_as_this_runs(run: Workspace) -> None:
     run.until("evaluate")
     for name in ("metrics/evaluate.json", "done/evaluate", "done/train@final"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.errors import ModelError, PromotionRefused
+from pipeline.errors import ModelError, PromotionRefused, TransientError
 from pipeline.promotion import audit
 from pipeline.promotion.storage import CHECKSUMS, Storage, require_undamaged
 
@@ -154,7 +154,10 @@ class Registry:
         )
         if before.generation != expected_generation or not self.storage.add_move(move):
             raise self._moved(expected_generation)
-        written = self.storage.move(move["generation"])
+        try:
+            written = self.storage.move(move["generation"])
+        except TransientError:  # it is written: who tried again would move the pointer once more
+            written = move
         if written != move:
             raise ModelError(
                 f"{self.storage.base} gives back another move {move['generation']} than was written.",

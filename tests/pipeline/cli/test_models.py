@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 
 from pipeline import files, runs
 from pipeline.cli.main import app
+from pipeline.errors import TransientError
+from pipeline.promotion.folder_storage import FolderStorage
 from pipeline.promotion.registry import MODEL, Registry
 from tests.pipeline.promotion.finished_run import finished_run
 from tests.pipeline.promotion.models import content
@@ -210,3 +213,27 @@ def test_a_mirror_that_fails_is_a_warning(refit: Refit, made: Callable[..., Path
     again = refit("models", "mirror")
     assert (again.exit_code, "Connection refused" in again.stderr) == (75, True)
     assert "registry.mlflow_uri is not set" in refit("models", "mirror", "--model", "other").stderr
+
+
+def test_a_rollback_is_done_when_the_registry_stops_answering_after_it(
+    refit: Refit, three: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_move, move, lost = FolderStorage.add_move, FolderStorage.move, Event()
+
+    def last_write(self: FolderStorage, new: Any) -> bool:
+        done = add_move(self, new)
+        lost.set()
+        return done
+
+    def read(self: FolderStorage, generation: int) -> dict[str, Any]:
+        if lost.is_set():
+            raise TransientError("The registry does not answer.", fix="wait")
+        return move(self, generation)
+
+    monkeypatch.setattr(FolderStorage, "add_move", last_write)
+    monkeypatch.setattr(FolderStorage, "move", read)
+    done = refit("rollback", "--reason", "worse")
+    monkeypatch.undo()
+    assert (done.exit_code, "Version 2 of classifier is live (was 3)." in done.stdout) == (0, True)
+    assert "urther" not in done.stdout
+    assert [row["version"] for row in three.history()] == [1, 2, 3, 2]

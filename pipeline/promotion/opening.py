@@ -36,4 +36,6 @@ def _storage(location: str | None, model: str) -> Storage:
     from pipeline.sources.bucket import BucketSource
 
     prefix = "/".join([*filter(None, parts.path.split("/")), model])
-    return BucketStorage(BucketSource(parts.netloc, f"{prefix}/"), refit_home() / "cache/models" / model)
+    # Versions are verified by sha256; ETags need not be MD5 digests.
+    bucket = BucketSource(parts.netloc, f"{prefix}/", verify_etag=False)
+    return BucketStorage(bucket, refit_home() / "cache/models" / model)

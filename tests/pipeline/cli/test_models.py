@@ -237,3 +237,17 @@ def test_a_rollback_is_done_when_the_registry_stops_answering_after_it(
     assert (done.exit_code, "Version 2 of classifier is live (was 3)." in done.stdout) == (0, True)
     assert "urther" not in done.stdout
     assert [row["version"] for row in three.history()] == [1, 2, 3, 2]
+
+
+def test_nothing_from_outside_steers_the_terminal(refit: Refit, made: Callable[..., Path]) -> None:
+    said = "One is 'a\x1b[31m.png' [bold]."
+    rule = {"rule": "leakage", "passed": True, "value": 0, "threshold": 0, "explanation": said}
+    made("r1", decision={"rules": [rule], "summary": f"Promote: {said}"}, classes=("cat", "d\x1b]0;dog"))
+    promoted = refit("promote", "r1")
+    assert (promoted.exit_code, promoted.stdout.count(r"a\x1b[31m.png' [bold]")) == (0, 2)
+    made("r2", decision={"promote": False, "summary": said})
+    refused = refit("promote", "r2")
+    assert (refused.exit_code, r"a\x1b[31m.png" in refused.stderr) == (65, True)
+    card = refit("models", "show", "1")
+    assert (card.exit_code, r"d\x1b]0;dog" in card.stdout, "\n| accuracy |" in card.stdout) == (0, True, True)
+    assert "\x1b" not in promoted.stdout + refused.stderr + card.stdout

@@ -128,7 +128,12 @@ def mirror(model: Model = "classifier") -> None:
 
 def _row(registry: Registry, version: int, aliases: Mapping[str, int | None]) -> dict[str, Any]:
     """A version without a card that can be read is listed all the same."""
-    card = json.loads(registry.storage.read(version, CARD) or b"{}")
+    try:
+        card = json.loads(registry.storage.read(version, CARD) or b"{}")
+    except ValueError:
+        card = None
+    if not isinstance(card, dict):
+        card = {}
     return {
         "version": version,
         "run_id": card.get("run_id"),

@@ -251,3 +251,32 @@ def test_nothing_from_outside_steers_the_terminal(refit: Refit, made: Callable[.
     card = refit("models", "show", "1")
     assert (card.exit_code, r"d\x1b]0;dog" in card.stdout, "\n| accuracy |" in card.stdout) == (0, True, True)
     assert "\x1b" not in promoted.stdout + refused.stderr + card.stdout
+
+
+@pytest.mark.parametrize("text", ['{"run_id": "r2", "te', "[]", "\udcff"], ids=["cut off", "a list", "no text"])
+def test_a_version_with_a_damaged_card_is_listed_and_named(
+    refit: Refit, three: Registry, refit_home: Path, text: str
+) -> None:
+    card = refit_home / "registry/classifier/2/card.json"
+    card.chmod(0o644)
+    card.write_bytes(text.encode(errors="surrogateescape"))
+    listed = refit("models", "--json")
+    assert [row["run_id"] for row in json.loads(listed.stdout)["versions"]] == ["r1", None, "r3"]
+    assert refit("models").exit_code == 0
+    shown = refit("models", "show", "2")
+    assert (shown.exit_code, "Version 2 is damaged: card.json. Fix: restore it" in shown.stderr) == (65, True)
+
+
+def test_a_version_with_damaged_checksums_is_named(refit: Refit, three: Registry, refit_home: Path) -> None:
+    checksums = refit_home / "registry/classifier/2/checksums.json"
+    checksums.chmod(0o644)
+    checksums.write_text("{")
+    done = refit("rollback", "--reason", "worse")
+    assert (
+        done.exit_code,
+        "Version 2 is damaged: checksums.json. Fix: go further back with --to 1" in done.stderr,
+    ) == (
+        65,
+        True,
+    )
+    assert refit("rollback", "--reason", "worse", "--to", "1").exit_code == 0

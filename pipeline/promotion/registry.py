@@ -54,7 +54,7 @@ class Registry:
 
     def card(self, version: int) -> dict[str, Any]:
         """card.json. Raises `ModelError` if the version is missing, has none or a damaged one."""
-        return self._object(version, CARD, self.text(version, CARD).encode())
+        return _object(version, CARD, self.text(version, CARD))
 
     def text(self, version: int, name: str) -> str:
         """A small file of a version. Raises `ModelError` if the version is missing, lacks it or has a damaged one."""
@@ -185,16 +185,7 @@ class Registry:
             raise ModelError(
                 f"Version {version} is not in {self.storage.base}; there are: {known}.", fix="refit models lists them"
             )
-        return self._object(version, CHECKSUMS, found)
-
-    def _object(self, version: int, name: str, body: bytes) -> dict[str, Any]:
-        try:
-            content = json.loads(body)
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            raise damaged(version, [name])
-        return content
+        return _object(version, CHECKSUMS, found)
 
 
 def _flat(content: Mapping[str, Path]) -> dict[str, Path]:
@@ -211,3 +202,13 @@ def _flat(content: Mapping[str, Path]) -> dict[str, Path]:
 
 def _model_files(checksums: Mapping[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in checksums.items() if name not in RECORDS}
+
+
+def _object(version: int, name: str, text: str | bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise damaged(version, [name])
+    return content

@@ -9,12 +9,15 @@ from threading import Event
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pipeline import files, runs
+from pipeline import files, runs, settings
+from pipeline.cli import main
 from pipeline.cli.main import app
 from pipeline.errors import TransientError
+from pipeline.promotion import opening
 from pipeline.promotion.folder_storage import FolderStorage
 from pipeline.promotion.registry import MODEL, Registry
 from tests.pipeline.promotion.finished_run import finished_run
@@ -280,3 +283,24 @@ def test_a_version_with_damaged_checksums_is_named(refit: Refit, three: Registry
         True,
     )
     assert refit("rollback", "--reason", "worse", "--to", "1").exit_code == 0
+
+
+def test_a_relative_location_is_the_same_registry_from_every_directory(
+    refit: Refit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root, elsewhere = tmp_path / "code", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    stated = settings.read_params(settings.code_root() / "params.yaml")
+    stated["registry"]["location"] = "models"
+    files.write_text(root / "params.yaml", yaml.safe_dump(stated))
+    for module in (runs, opening, main):
+        monkeypatch.setattr(module, "code_root", lambda: root)
+    for directory in (root, elsewhere):
+        monkeypatch.chdir(directory)
+        assert runs.registry("classifier").storage.base == str(root / "models/classifier")
+        assert main._params("s", None, None)["registry"]["location"] == str(root / "models")
+        given = main._params("s", None, ["registry.location=mine"])
+        assert given["registry"]["location"] == str(directory / "mine")
+    assert refit("models").exit_code == 75, "it is not there yet"
+    (root / "models").mkdir()
+    assert json.loads(refit("models", "--json").stdout)["location"] == str(root / "models/classifier")

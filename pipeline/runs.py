@@ -152,7 +152,7 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
 
     `scheduled`: a scheduler drives it, stage by stage, and will itself continue it.
 
-    Raises `SettingsError` for wrong params or a source that is not this model's, and `OSError`.
+    Raises `SettingsError` for wrong params, a source or a registry that is not this model's, and `OSError`.
     """
     settings = parse(params)
     recipes.check(settings.train)
@@ -183,6 +183,8 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
         (staged / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
         _copy_schema(settings.validate_.schema_, staged / "schema.pbtxt")
         live = registry(model, params).live()
+        if parent is not None and live.version is None:
+            _same_registry(parent, params)
         files.write_json(staged / "live.json", live.as_json())
         # Apart from live.json, so that a new live model makes nothing be trained again that does not start from it.
         warm = {"model": f"{live.path}/{MODEL}"} if settings.train.weights == LIVE and live.path else {}
@@ -253,6 +255,21 @@ def _same_source(parent: Run, params: Mapping[str, Any]) -> None:
         raise SettingsError(
             f"The model {model!r} has learned from {before} so far, the source now is {now}.",
             fix="name another model with --model NAME, or mix the two with --set ingest.allow_new_source=true",
+        )
+
+
+def _same_registry(parent: Run, params: Mapping[str, Any]) -> None:
+    """An empty registry makes a candidate the first model, which nothing live is compared with: not by a mistaken
+    place. Only the parent is asked, as its registry may be out of reach."""
+    model = params["promote"]["model"]
+    before, now = registry(model, parent.params).storage.base, registry(model, params).storage.base
+    had_live = parent.record["status"] == PROMOTED or files.read_json(parent.path / "live.json")["version"] is not None
+    if before != now and had_live:
+        location = (parent.params.get("registry") or {}).get("location") or "null"
+        raise SettingsError(
+            f"registry.location: the model {model!r} has been live in {before}, and {now} has no live version.",
+            fix=f"--set registry.location={location}, copy {before} to {now} first, or name another model with "
+            "--model NAME",
         )
 
 

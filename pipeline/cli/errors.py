@@ -13,6 +13,7 @@ import psutil
 import typer
 from rich.console import Console
 
+from pipeline.cli.text import plain
 from pipeline.errors import RefitError
 from pipeline.stage import explain
 
@@ -44,5 +45,5 @@ def _terminated(number: int, frame: object) -> None:
 
 def _fail(error: RefitError) -> None:
     if not error.shown:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(error.problem)} Fix: {plain(error.fix)}", file=sys.stderr)
     raise typer.Exit(error.exit_status)

@@ -20,6 +20,7 @@ from pipeline.cli.errors import clear_errors
 from pipeline.cli.promote import promote, promoted, say_outcome
 from pipeline.cli.rollback import rollback
 from pipeline.errors import RefitError, TransientError
+from pipeline.promotion.opening import located
 from pipeline.report.build import build as build_report
 from pipeline.runs import Run
 from pipeline.settings import code_root, parse, read_params, with_overrides
@@ -160,12 +161,17 @@ def backbones() -> None:
 
 
 def _params(source: str | None, model: str | None, overrides: list[str] | None) -> dict[str, Any]:
-    params = with_overrides(read_params(code_root() / "params.yaml"), overrides or [])
+    stated = read_params(code_root() / "params.yaml")
+    params = with_overrides(stated, overrides or [])
     parse(params)
     if source is not None:
         params["ingest"]["source"] = source
     if model is not None:
         params["promote"]["model"] = model
+    # As commands without --set find it; what was given with --set lies in the shell's directory.
+    location = params["registry"]["location"]
+    if location is not None and location == stated["registry"]["location"]:
+        params["registry"]["location"] = located(location)
     # A run's stages work in another directory than this one.
     for section, key, words in (
         ("ingest", "source", ()),

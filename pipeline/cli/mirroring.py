@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import runs
+from pipeline.cli.text import plain
 from pipeline.errors import RefitError
 from pipeline.promotion import mlflow_mirror
 from pipeline.promotion.mlflow_mirror import Server
@@ -32,7 +33,7 @@ def mirror(registry: Registry, model: str, params: Mapping[str, Any] | None = No
     try:
         mlflow_mirror.mirror(registry, model, found)
     except (RefitError, OSError) as error:
-        print(f"warning: MLflow was not told which version is live. {error}", file=sys.stderr)
+        print(f"warning: MLflow was not told which version is live. {plain(str(error))}", file=sys.stderr)
 
 
 def _headers() -> dict[str, str]:

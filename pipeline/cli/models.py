@@ -13,7 +13,7 @@ from rich.table import Table
 from pipeline import runs
 from pipeline.cli import mirroring, versions
 from pipeline.cli.errors import clear_errors
-from pipeline.cli.text import shown
+from pipeline.cli.text import plain, shown
 from pipeline.errors import ModelError, RefitError
 from pipeline.promotion import audit, mlflow_mirror
 from pipeline.promotion.card_text import figure, with_interval
@@ -76,7 +76,7 @@ def show(version: Version, model: Model = "classifier", as_json: Json = False) -
         console.print(f"[bold]Version {number}[/] of {shown(model)} {' '.join(f'[green]{name}[/]' for name in names)}")
         console.print(f"[dim]{shown(registry.uri(number))}[/]\n")
         try:
-            console.print(registry.text(number, "card.md"), markup=False)
+            print("\n".join(map(plain, registry.text(number, "card.md").split("\n"))))
         except ModelError:  # versions made before there were cards for people
             _print_json(card)
         for move in moves:
@@ -128,7 +128,12 @@ def mirror(model: Model = "classifier") -> None:
 
 def _row(registry: Registry, version: int, aliases: Mapping[str, int | None]) -> dict[str, Any]:
     """A version without a card that can be read is listed all the same."""
-    card = json.loads(registry.storage.read(version, CARD) or b"{}")
+    try:
+        card = json.loads(registry.storage.read(version, CARD) or b"{}")
+    except ValueError:
+        card = None
+    if not isinstance(card, dict):
+        card = {}
     return {
         "version": version,
         "run_id": card.get("run_id"),

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.cli import mirroring
 from pipeline.cli.errors import clear_errors
+from pipeline.cli.text import shown
 from pipeline.errors import PromotionRefused, TransientError
 from pipeline.promotion.promote import promote as carry_out
 from pipeline.report.build import build as build_report
@@ -58,13 +58,13 @@ def say_outcome(current: Run, promotion: dict[str, Any]) -> None:
     decision = files.read_json(current.path / "decision.json")
     table = Table("", "rule", "why", box=None, header_style="bold", title_justify="left")
     for rule in decision["rules"]:
-        table.add_row("[green]pass[/]" if rule["passed"] else "[red]fail[/]", rule["rule"], escape(rule["explanation"]))
+        table.add_row("[green]pass[/]" if rule["passed"] else "[red]fail[/]", rule["rule"], shown(rule["explanation"]))
     console.print(table)
     colour = "green" if promotion["promoted"] else "yellow"
-    console.print(f"[{colour} bold]{escape(decision['summary'])}[/]")
+    console.print(f"[{colour} bold]{shown(decision['summary'])}[/]")
     if promotion["promoted"]:
         _say_version(current, promotion)
-    console.print(f"Report: {current.path / 'report.html'}", soft_wrap=True)
+    console.print(f"Report: {shown(str(current.path / 'report.html'))}", soft_wrap=True)
 
 
 def _say_version(current: Run, promotion: dict[str, Any]) -> None:

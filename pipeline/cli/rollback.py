@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from rich.markup import escape
 from pipeline import runs
 from pipeline.cli import mirroring
 from pipeline.cli.errors import clear_errors
+from pipeline.errors import TransientError
 from pipeline.promotion.rollback import roll_back
 
 console = Console(soft_wrap=True)
@@ -37,9 +39,10 @@ def rollback(
                 f"and the pointer, generation {done.generation}, are verified."
             )
         mirroring.mirror(registry, model)
-        further = registry.alias("previous")
-        console.print(
-            f"[dim]A further rollback leads to version {further}.[/]"
-            if further is not None
-            else "[dim]Nothing lies further back.[/]"
-        )
+        with suppress(TransientError):  # the rollback is done: "try again" would go one version further back
+            further = registry.alias("previous")
+            console.print(
+                f"[dim]A further rollback leads to version {further}.[/]"
+                if further is not None
+                else "[dim]Nothing lies further back.[/]"
+            )

@@ -11,7 +11,8 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +73,24 @@ def _register(registry: Registry, model: str, version: int, digest: str, server:
         if error.code != _EXISTS:
             raise
     wanted = f"name='{model}' and tags.`refit.version`='{version}' and tags.`refit.digest`='{digest}'"
-    found = _call(server, "GET", "model-versions/search", {"filter": wanted}).get("model_versions", [])
-    there = min((int(row["version"]) for row in found), default=None)
+    answer = _call(server, "GET", "model-versions/search", {"filter": wanted})
+    with _understood(server):
+        there = min((int(row["version"]) for row in answer.get("model_versions", [])), default=None)
     if there is None:
         body = _description(registry, model, version, digest)
-        there = int(_call(server, "POST", "model-versions/create", body)["model_version"]["version"])
+        answer = _call(server, "POST", "model-versions/create", body)
+        with _understood(server):
+            there = int(answer["model_version"]["version"])
     _call(server, "POST", "registered-models/alias", {"name": model, "alias": LIVE, "version": str(there)})
+
+
+@contextmanager
+def _understood(server: Server) -> Iterator[None]:
+    """Around the reading of an answer: JSON of another form, as a proxy may give, is none of MLflow's."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unanswered(server, ValueError(f"unexpected JSON, {type(error).__name__}: {error}")) from None
 
 
 def _description(registry: Registry, model: str, version: int, digest: str) -> dict[str, Any]:

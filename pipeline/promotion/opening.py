@@ -9,22 +9,28 @@ from pipeline.errors import SettingsError
 from pipeline.promotion.folder_storage import FolderStorage
 from pipeline.promotion.registry import Registry
 from pipeline.promotion.storage import Storage
-from pipeline.settings import refit_home
+from pipeline.settings import code_root, refit_home
 
 
 def open_registry(location: str | None, model: str) -> Registry:
     """Touches nothing yet. `location`: None for $REFIT_HOME/registry, a folder that exists, or s3://bucket/prefix.
+    A relative folder is one beside params.yaml, as `located` says.
 
     Raises `SettingsError` for another kind of place.
     """
     return Registry(_storage(location, model))
 
 
+def located(location: str) -> str:
+    """A relative folder lies beside params.yaml, wherever a command is called from."""
+    return location if "://" in location else str(code_root() / Path(location).expanduser())
+
+
 def _storage(location: str | None, model: str) -> Storage:
     if location is None:
         return FolderStorage(refit_home() / "registry" / model)
     if "://" not in location:
-        folder = Path(location).expanduser().absolute()
+        folder = Path(located(location))
         return FolderStorage(folder / model, mounted=folder)
     parts = urlsplit(location, allow_fragments=False)
     if parts.scheme != "s3" or not parts.netloc:
@@ -36,4 +42,6 @@ def _storage(location: str | None, model: str) -> Storage:
     from pipeline.sources.bucket import BucketSource
 
     prefix = "/".join([*filter(None, parts.path.split("/")), model])
-    return BucketStorage(BucketSource(parts.netloc, f"{prefix}/"), refit_home() / "cache/models" / model)
+    # Versions are verified by sha256; ETags need not be MD5 digests.
+    bucket = BucketSource(parts.netloc, f"{prefix}/", verify_etag=False)
+    return BucketStorage(bucket, refit_home() / "cache/models" / model)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.errors import ModelError, PromotionRefused
+from pipeline.errors import ModelError, PromotionRefused, TransientError
 from pipeline.promotion import audit
-from pipeline.promotion.storage import CHECKSUMS, Storage, require_undamaged
+from pipeline.promotion.storage import CHECKSUMS, Storage, damaged, require_undamaged
 
 MODEL = "model.keras"
 CARD = "card.json"
@@ -53,17 +53,19 @@ class Registry:
         return self.storage.uri(version)
 
     def card(self, version: int) -> dict[str, Any]:
-        """card.json. Raises `ModelError` if the version is missing or has none."""
-        content: dict[str, Any] = json.loads(self.text(version, CARD))
-        return content
+        """card.json. Raises `ModelError` if the version is missing, has none or a damaged one."""
+        return _object(version, CARD, self.text(version, CARD))
 
     def text(self, version: int, name: str) -> str:
-        """A small file of a version. Raises `ModelError` if the version is missing or lacks it."""
+        """A small file of a version. Raises `ModelError` if the version is missing, lacks it or has a damaged one."""
         self._checksums(version)
         found = self.storage.read(version, name)
         if found is None:
             raise ModelError(f"{self.uri(version)} has no {name}.", fix="choose another version")
-        return found.decode()
+        try:
+            return found.decode()
+        except UnicodeDecodeError:
+            raise damaged(version, [name]) from None
 
     def history(self) -> list[dict[str, Any]]:
         """All moves of the live pointer, oldest first."""
@@ -154,7 +156,10 @@ class Registry:
         )
         if before.generation != expected_generation or not self.storage.add_move(move):
             raise self._moved(expected_generation)
-        written = self.storage.move(move["generation"])
+        try:
+            written = self.storage.move(move["generation"])
+        except TransientError:  # it is written: who tried again would move the pointer once more
+            written = move
         if written != move:
             raise ModelError(
                 f"{self.storage.base} gives back another move {move['generation']} than was written.",
@@ -173,15 +178,14 @@ class Registry:
         )
 
     def _checksums(self, version: int) -> dict[str, str]:
-        """Raises `ModelError` if the version is missing: without checksums it is not there."""
+        """Raises `ModelError` if they are damaged or the version is missing: without checksums it is not there."""
         found = self.storage.read(version, CHECKSUMS)
         if found is None:
             known = ", ".join(map(str, self.versions())) or "none"
             raise ModelError(
                 f"Version {version} is not in {self.storage.base}; there are: {known}.", fix="refit models lists them"
             )
-        content: dict[str, str] = json.loads(found)
-        return content
+        return _object(version, CHECKSUMS, found)
 
 
 def _flat(content: Mapping[str, Path]) -> dict[str, Path]:
@@ -198,3 +202,13 @@ def _flat(content: Mapping[str, Path]) -> dict[str, Path]:
 
 def _model_files(checksums: Mapping[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in checksums.items() if name not in RECORDS}
+
+
+def _object(version: int, name: str, text: str | bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise damaged(version, [name])
+    return content

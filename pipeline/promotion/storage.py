@@ -6,7 +6,7 @@ has a number, which exactly one of those who want it gets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,10 +81,14 @@ def differing(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str
 def require_undamaged(version: int, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
     """Raises `ModelError` if the files of a version are not as published."""
     if changed := differing(expected, found):
-        raise ModelError(
-            f"Version {version} is damaged: {', '.join(changed)}.",
-            fix="restore it from a backup, or go back to another with `refit rollback`",
-        )
+        raise damaged(version, changed)
+
+
+def damaged(version: int, names: Iterable[str]) -> ModelError:
+    return ModelError(
+        f"Version {version} is damaged: {', '.join(names)}.",
+        fix="restore it from a backup, or go back to another with `refit rollback`",
+    )
 
 
 def make_read_only(folder: Path) -> None:

@@ -23,7 +23,9 @@ def leakage(evidence: Evidence, settings: Gate) -> Rule:
     )
     if not rule.passed and found.get("examples"):
         test, training = found["examples"][0][:2]
-        return Rule(rule.rule, False, rule.value, rule.threshold, f"{rule.explanation} One is {test}, like {training}.")
+        return Rule(
+            rule.rule, False, rule.value, rule.threshold, f"{rule.explanation} One is {test!r}, like {training!r}."
+        )
     return rule
 
 

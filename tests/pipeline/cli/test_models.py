@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pipeline import files, runs
+from pipeline import files, runs, settings
+from pipeline.cli import main
 from pipeline.cli.main import app
+from pipeline.errors import TransientError
+from pipeline.promotion import opening
+from pipeline.promotion.folder_storage import FolderStorage
 from pipeline.promotion.registry import MODEL, Registry
 from tests.pipeline.promotion.finished_run import finished_run
 from tests.pipeline.promotion.models import content
@@ -210,3 +216,91 @@ def test_a_mirror_that_fails_is_a_warning(refit: Refit, made: Callable[..., Path
     again = refit("models", "mirror")
     assert (again.exit_code, "Connection refused" in again.stderr) == (75, True)
     assert "registry.mlflow_uri is not set" in refit("models", "mirror", "--model", "other").stderr
+
+
+def test_a_rollback_is_done_when_the_registry_stops_answering_after_it(
+    refit: Refit, three: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_move, move, lost = FolderStorage.add_move, FolderStorage.move, Event()
+
+    def last_write(self: FolderStorage, new: Any) -> bool:
+        done = add_move(self, new)
+        lost.set()
+        return done
+
+    def read(self: FolderStorage, generation: int) -> dict[str, Any]:
+        if lost.is_set():
+            raise TransientError("The registry does not answer.", fix="wait")
+        return move(self, generation)
+
+    monkeypatch.setattr(FolderStorage, "add_move", last_write)
+    monkeypatch.setattr(FolderStorage, "move", read)
+    done = refit("rollback", "--reason", "worse")
+    monkeypatch.undo()
+    assert (done.exit_code, "Version 2 of classifier is live (was 3)." in done.stdout) == (0, True)
+    assert "urther" not in done.stdout
+    assert [row["version"] for row in three.history()] == [1, 2, 3, 2]
+
+
+def test_nothing_from_outside_steers_the_terminal(refit: Refit, made: Callable[..., Path]) -> None:
+    said = "One is 'a\x1b[31m.png' [bold]."
+    rule = {"rule": "leakage", "passed": True, "value": 0, "threshold": 0, "explanation": said}
+    made("r1", decision={"rules": [rule], "summary": f"Promote: {said}"}, classes=("cat", "d\x1b]0;dog"))
+    promoted = refit("promote", "r1")
+    assert (promoted.exit_code, promoted.stdout.count(r"a\x1b[31m.png' [bold]")) == (0, 2)
+    made("r2", decision={"promote": False, "summary": said})
+    refused = refit("promote", "r2")
+    assert (refused.exit_code, r"a\x1b[31m.png" in refused.stderr) == (65, True)
+    card = refit("models", "show", "1")
+    assert (card.exit_code, r"d\x1b]0;dog" in card.stdout, "\n| accuracy |" in card.stdout) == (0, True, True)
+    assert "\x1b" not in promoted.stdout + refused.stderr + card.stdout
+
+
+@pytest.mark.parametrize("text", ['{"run_id": "r2", "te', "[]", "\udcff"], ids=["cut off", "a list", "no text"])
+def test_a_version_with_a_damaged_card_is_listed_and_named(
+    refit: Refit, three: Registry, refit_home: Path, text: str
+) -> None:
+    card = refit_home / "registry/classifier/2/card.json"
+    card.chmod(0o644)
+    card.write_bytes(text.encode(errors="surrogateescape"))
+    listed = refit("models", "--json")
+    assert [row["run_id"] for row in json.loads(listed.stdout)["versions"]] == ["r1", None, "r3"]
+    assert refit("models").exit_code == 0
+    shown = refit("models", "show", "2")
+    assert (shown.exit_code, "Version 2 is damaged: card.json. Fix: restore it" in shown.stderr) == (65, True)
+
+
+def test_a_version_with_damaged_checksums_is_named(refit: Refit, three: Registry, refit_home: Path) -> None:
+    checksums = refit_home / "registry/classifier/2/checksums.json"
+    checksums.chmod(0o644)
+    checksums.write_text("{")
+    done = refit("rollback", "--reason", "worse")
+    assert (
+        done.exit_code,
+        "Version 2 is damaged: checksums.json. Fix: go further back with --to 1" in done.stderr,
+    ) == (
+        65,
+        True,
+    )
+    assert refit("rollback", "--reason", "worse", "--to", "1").exit_code == 0
+
+
+def test_a_relative_location_is_the_same_registry_from_every_directory(
+    refit: Refit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root, elsewhere = tmp_path / "code", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    stated = settings.read_params(settings.code_root() / "params.yaml")
+    stated["registry"]["location"] = "models"
+    files.write_text(root / "params.yaml", yaml.safe_dump(stated))
+    for module in (runs, opening, main):
+        monkeypatch.setattr(module, "code_root", lambda: root)
+    for directory in (root, elsewhere):
+        monkeypatch.chdir(directory)
+        assert runs.registry("classifier").storage.base == str(root / "models/classifier")
+        assert main._params("s", None, None)["registry"]["location"] == str(root / "models")
+        given = main._params("s", None, ["registry.location=mine"])
+        assert given["registry"]["location"] == str(directory / "mine")
+    assert refit("models").exit_code == 75, "it is not there yet"
+    (root / "models").mkdir()
+    assert json.loads(refit("models", "--json").stdout)["location"] == str(root / "models/classifier")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,42 @@ def test_where_models_are_kept_is_nothing_new(source: Path, tmp_path: Path) -> N
         (run.path / "data/manifest").mkdir(parents=True)
         found.append(runs.fingerprint(run))
     assert found[0] == found[1]
+
+
+def _ended(run: runs.Run, status: str) -> None:
+    """As if it had gone through its stages, which have left nothing."""
+    files.write_text(run.path / "dvc.lock", "schema: '2.0'\nstages: {}\n")
+    run.update(status=status)
+
+
+@pytest.fixture
+def nothing_checked_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_check_out", lambda path: None)
+
+
+@pytest.mark.usefixtures("nothing_checked_out")
+@pytest.mark.parametrize("status", [runs.PROMOTED, runs.REFUSED, runs.NOTHING_NEW])
+def test_a_model_that_was_live_elsewhere_is_not_taken_for_a_first_one(
+    location: str, source: Path, tmp_path: Path, refit_home: Path, status: str
+) -> None:
+    there = params(source, location)
+    if status != runs.PROMOTED:
+        go_live(runs.registry("classifier", there), tmp_path, "a")
+    _ended(runs.create("r1", there), status)
+
+    with pytest.raises(SettingsError, match=r"has been live in .* Fix: --set registry\.location=") as raised:
+        runs.create("r2", params(source, None))
+    assert f"registry.location={location}, " in raised.value.fix
+    assert [run.run_id for run in runs.all_runs()] == ["r1"]
+
+    assert runs.create("r3", there).record["parent"] == "r1"
+    runs.create("r4", params(source, None, "promote.model=other"))
+    shutil.rmtree(refit_home / "registry", ignore_errors=True)
+    go_live(runs.registry("classifier", params(source, None)), tmp_path, "a")
+    assert files.read_json(runs.create("r5", params(source, None)).path / "live.json")["version"] == 1, "it was copied"
+
+
+@pytest.mark.usefixtures("nothing_checked_out")
+def test_a_model_that_has_never_been_live_may_begin_elsewhere(source: Path, tmp_path: Path) -> None:
+    _ended(runs.create("r1", params(source, None)), runs.REFUSED)
+    assert runs.create("r2", params(source, str(tmp_path))).record["parent"] == "r1"

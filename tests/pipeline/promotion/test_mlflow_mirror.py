@@ -51,6 +51,10 @@ def answering(status: int, body: bytes) -> Iterator[tuple[str, list[dict[str, st
             self.end_headers()
             self.wfile.write(body)
 
+        def do_GET(self) -> None:
+            self.headers["Content-Length"] = "0"
+            self.do_POST()
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -84,6 +88,21 @@ def test_a_server_that_does_not_do_its_part_is_explained(
     assert type(raised.value) is error
     assert raised.value.fix
     assert [headers["Authorization"] for headers in seen] == ["Bearer secret"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"model_versions": null}',
+        b'{"model_versions": ["1"]}',
+        b'{"model_versions": [{"version": "x"}]}',
+        b'{"model_version": []}',
+    ],
+)
+def test_json_that_is_not_mlflows_is_no_answer(registry: Registry, body: bytes) -> None:
+    with answering(200, body) as (uri, _), pytest.raises(TransientError, match="did not answer as MLflow does"):
+        mirror(registry, "pets", Server(uri, {}))
 
 
 def test_a_server_that_is_not_there_is_explained(registry: Registry) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pipeline import files
 from pipeline.errors import ModelError, PromotionRefused, SettingsError, TransientError
 from pipeline.promotion import audit
+from pipeline.promotion.bucket_storage import BucketStorage
 from pipeline.promotion.folder_storage import FolderStorage
 from pipeline.promotion.opening import open_registry
 from pipeline.promotion.registry import MODEL, Live, Registry
@@ -273,3 +274,9 @@ def test_a_location_that_is_not_mounted_is_no_empty_registry(tmp_path: Path) -> 
 def test_other_kinds_of_places_are_refused(location: str) -> None:
     with pytest.raises(SettingsError, match=r"registry\.location: expected null, a folder or s3://bucket/prefix"):
         open_registry(location, "classifier")
+
+
+def test_a_store_whose_etags_are_no_digests_can_keep_models() -> None:
+    storage = open_registry("s3://bucket/models", "classifier").storage
+    assert isinstance(storage, BucketStorage)
+    assert not storage.bucket.verify_etag

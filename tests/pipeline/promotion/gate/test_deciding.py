@@ -204,8 +204,10 @@ def test_a_calibration_error_that_few_images_explain_does_not_refuse() -> None:
 
 
 def test_a_leak_is_named() -> None:
-    leaky = changed(metrics(), "leakage", {"groups": 1, "images": 2, "folds": 0, "examples": [["t.png", "l.png"]]})
-    assert "t.png, like l.png" in rule_of(decide(evidence(metrics=leaky), SETTINGS), "leakage").explanation
+    leaky = changed(
+        metrics(), "leakage", {"groups": 1, "images": 2, "folds": 0, "examples": [["t.png", "l\x1b[31m.png"]]}
+    )
+    assert "'t.png', like 'l\\x1b[31m.png'" in rule_of(decide(evidence(metrics=leaky), SETTINGS), "leakage").explanation
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), MISSING], ids=["null", "nan", "missing"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,16 @@ def test_live_is_compared_on_the_images_that_it_has_not_seen() -> None:
 def test_differences_of_all_slices_hold_together() -> None:
     (left, _), _ = measure(CAMERA, live=dict.fromkeys(range(8), True))
     assert left["difference_high_all"] > left["difference_high"]
+
+
+def test_slices_by_label_and_the_others_are_two_families() -> None:
+    """Two cameras beside eight labels are as wide as two cameras alone."""
+    live = dict.fromkeys(range(8), True)
+    names = ("difference_low_all", "difference_high_all")
+    labels = slices.named("label", list("abcdefgh"))
+    camera, label, both = (measure(*chosen, live=live)[0] for chosen in ([CAMERA], [labels], [CAMERA, labels]))
+    assert [[row[name] for name in names] for row in both] == [[row[name] for name in names] for row in camera + label]
+    assert camera[0]["difference_high_all"] < measure(CAMERA, replace(labels, by="size"), live=live)[0][0][names[1]]
 
 
 def test_small_slices_are_counted() -> None:

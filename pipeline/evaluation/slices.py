@@ -19,6 +19,7 @@ from pipeline.evaluation.metrics import Floats, Ints, mean_of_known
 
 LABEL, BATCH, SIZE, BRIGHTNESS = "label", "batch", "size", "brightness"
 MAX_VALUES = 50  # of one column
+FEW_IMAGES, TOO_MANY_VALUES, NO_VALUE = "few images", "too many values", "no value"  # why a slice is left out
 
 Bools = npt.NDArray[np.bool_]
 
@@ -83,7 +84,7 @@ def of_columns(
         distinct = len(set(value.values()) - {None})
         if distinct > MAX_VALUES:
             words = f"{distinct} different values, more than {MAX_VALUES}"
-            left_out.append({"by": by, "value": words, "images": len(ids)})
+            left_out.append({"by": by, "value": words, "images": len(ids), "reason": TOO_MANY_VALUES})
         else:
             slicings.append(named(by, [value.get(image_id) for image_id in ids]))
     return slicings, left_out
@@ -116,11 +117,11 @@ def measure(
             continue
         for value, images in members.items():
             if len(images) < smallest:
-                left_out.append({"by": slicing.by, "value": value, "images": len(images)})
+                left_out.append({"by": slicing.by, "value": value, "images": len(images), "reason": FEW_IMAGES})
             else:
                 chosen.append((slicing.by, value, images))
         if nameless := sum(value is None for value in slicing.values):
-            left_out.append({"by": slicing.by, "value": "no value", "images": nameless})
+            left_out.append({"by": slicing.by, "value": "no value", "images": nameless, "reason": NO_VALUE})
     compared = [np.array([i for i in images if i in live] if live else [], np.int64) for _, _, images in chosen]
     # The labels are a family of their own: the gate has a rule for classes, and a thousand of them would widen the
     # intervals of all other slices until none could be shown to be worse.

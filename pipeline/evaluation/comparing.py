@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from pipeline.evaluation import intervals, metrics
-from pipeline.evaluation.intervals import UNKNOWN, Resampling
+from pipeline.evaluation.intervals import UNKNOWN, Interval, Resampling
 from pipeline.evaluation.metrics import Floats, Ints, mean_of_known
 
 Bools = npt.NDArray[np.bool_]
@@ -36,10 +36,7 @@ def compare(
     support = np.bincount(labels, minlength=len(classes))
     balanced = [mean_of_known(_recall(right, labels, support)) for right in correct.T]
     accuracy = [mean_of_known(right.astype(np.float64)) for right in correct.T]
-    of_mean = UNKNOWN
-    if len(labels):
-        draws = intervals.mean_recall_draws(correct, labels, groups, classes=len(classes), how=how)
-        of_mean = intervals.central(balanced[0] - balanced[1], draws[:, 0] - draws[:, 1], how)
+    of_mean = _of_mean(balanced, correct, labels, groups, len(classes), how)
     of_accuracy = intervals.difference(correct, groups, how.confidence)
     together = how.together(np.count_nonzero(support))
     return {
@@ -54,6 +51,7 @@ def compare(
         "difference": balanced[0] - balanced[1],
         "difference_low": of_mean.low,
         "difference_high": of_mean.high,
+        "known": _of_known(correct, labels, groups, [name in live_classes for name in classes], how),
         "mcnemar": mcnemar(correct),
         "per_class": {
             name: _of_class(correct[labels == number], groups[labels == number], how.confidence, together)
@@ -61,6 +59,35 @@ def compare(
         },
         "new_classes": sorted(set(classes) - set(live_classes)),
         "dropped_classes": sorted(set(live_classes) - set(classes)),
+    }
+
+
+def _of_mean(
+    balanced: Sequence[float], correct: Bools, labels: Ints, groups: Ints, classes: int, how: Resampling
+) -> Interval:
+    """Of the difference of the `balanced` accuracies."""
+    if not len(labels):
+        return UNKNOWN
+    draws = intervals.mean_recall_draws(correct, labels, groups, classes=classes, how=how)
+    return intervals.central(balanced[0] - balanced[1], draws[:, 0] - draws[:, 1], how)
+
+
+def _of_known(
+    correct: Bools, labels: Ints, groups: Ints, class_is_known: Sequence[bool], how: Resampling
+) -> dict[str, Any]:
+    """On images of the classes that the live model knows: that it is wrong about all others says nothing of either."""
+    chosen = np.array(class_is_known, bool)[labels]
+    correct, labels = correct[chosen], labels[chosen]
+    groups = np.unique(groups[chosen], return_inverse=True)[1].astype(np.int64)
+    support = np.bincount(labels, minlength=len(class_is_known))
+    balanced = [mean_of_known(_recall(right, labels, support)) for right in correct.T]
+    interval = _of_mean(balanced, correct, labels, groups, len(class_is_known), how)
+    return {
+        "classes": int(np.count_nonzero(support)),
+        "images": len(labels),
+        "difference": balanced[0] - balanced[1],
+        "difference_low": interval.low,
+        "difference_high": interval.high,
     }
 
 

@@ -114,7 +114,9 @@ def evaluate(candidate: Candidate, live: Live | None, settings: Evaluate) -> tup
             "excluded": len(found.ids) - len(unseen),
             **_compared(found, theirs, live, rows, classes, how),
         }
-    parts, left_out = _slices(test_rows, candidate, rows, settings, how, compare=live is not None)
+    parts, left_out = _slices(
+        test_rows, candidate, rows, settings, how, live_classes=None if live is None else live.classes
+    )
     numbers = {
         "test": test,
         "calibration": calibration,
@@ -155,8 +157,9 @@ def _slices(
     settings: Evaluate,
     how: Resampling,
     *,
-    compare: bool,
+    live_classes: tuple[str, ...] | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """`live_classes`: None without a live model. What it does not know, it cannot get right: no image to compare on."""
     ids = [row["image_id"] for row in test_rows]
     features = {row["image_id"]: row for row in candidate.features.to_pylist()}
     sides = [min(features[image_id]["width"], features[image_id]["height"]) for image_id in ids]
@@ -168,15 +171,17 @@ def _slices(
         slices.thirds(slices.BRIGHTNESS, [features[image_id]["brightness"] for image_id in ids], slices.of_brightness),
         *own,
     ]
-    answered = {
-        number: row["live_predicted"] == row["label"]
-        for number, row in enumerate(test_rows)
-        if row["live_predicted"] is not None
-    }
+    answered = None
+    if live_classes is not None:
+        answered = {
+            number: row["live_predicted"] == row["label"]
+            for number, row in enumerate(test_rows)
+            if row["live_predicted"] is not None and row["label"] in live_classes
+        }
     found, small = slices.measure(
         slicings,
         np.array([row["predicted"] == row["label"] for row in test_rows], bool),
-        answered if compare else None,
+        answered,
         _numbers([row["group"] for row in test_rows]),
         smallest=settings.min_slice,
         how=how,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.evaluation.metrics import Floats, Ints, mean_of_known
 
 LABEL, BATCH, SIZE, BRIGHTNESS = "label", "batch", "size", "brightness"
 MAX_VALUES = 50  # of one column
+FEW_IMAGES, TOO_MANY_VALUES, NO_VALUE = "few images", "too many values", "no value"  # why a slice is left out
 
 Bools = npt.NDArray[np.bool_]
 
@@ -82,7 +84,7 @@ def of_columns(
         distinct = len(set(value.values()) - {None})
         if distinct > MAX_VALUES:
             words = f"{distinct} different values, more than {MAX_VALUES}"
-            left_out.append({"by": by, "value": words, "images": len(ids)})
+            left_out.append({"by": by, "value": words, "images": len(ids), "reason": TOO_MANY_VALUES})
         else:
             slicings.append(named(by, [value.get(image_id) for image_id in ids]))
     return slicings, left_out
@@ -115,13 +117,15 @@ def measure(
             continue
         for value, images in members.items():
             if len(images) < smallest:
-                left_out.append({"by": slicing.by, "value": value, "images": len(images)})
+                left_out.append({"by": slicing.by, "value": value, "images": len(images), "reason": FEW_IMAGES})
             else:
                 chosen.append((slicing.by, value, images))
         if nameless := sum(value is None for value in slicing.values):
-            left_out.append({"by": slicing.by, "value": "no value", "images": nameless})
+            left_out.append({"by": slicing.by, "value": "no value", "images": nameless, "reason": NO_VALUE})
     compared = [np.array([i for i in images if i in live] if live else [], np.int64) for _, _, images in chosen]
-    together = how.together(sum(len(images) > 0 for images in compared))
+    # The labels are a family of their own: the gate has a rule for classes, and a thousand of them would widen the
+    # intervals of all other slices until none could be shown to be worse.
+    family = Counter(by == LABEL for (by, _, _), both in zip(chosen, compared, strict=True) if len(both))
     found = []
     for (by, value, images), both in zip(chosen, compared, strict=True):
         interval = intervals.share(correct[images], groups[images], how.confidence)
@@ -134,7 +138,7 @@ def measure(
                 "accuracy": _mean(correct[images]),
                 "accuracy_low": interval.low,
                 "accuracy_high": interval.high,
-                **_beside(correct, live, groups, both, how.confidence, together),
+                **_beside(correct, live, groups, both, how.confidence, how.together(family[by == LABEL])),
             }
         )
     return found, left_out

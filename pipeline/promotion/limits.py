@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline import wording
+
 FEW = 10  # of 10 images all right, a recall of 0.72 is still within Wilson's 95 % interval
 _NAMED = 10  # classes in one sentence
 
@@ -39,9 +41,16 @@ def _of_test(test: Mapping[str, Any], classes: Sequence[str]) -> Iterator[str]:
 def _of_slices(left_out: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     by: dict[str, list[str]] = {}
     for row in left_out:
-        by.setdefault(str(row["by"]), []).append(f"{row['value']} ({row['images']})")
+        if row["reason"] == "few images":
+            by.setdefault(str(row["by"]), []).append(f"{row['value']} ({row['images']})")
     for name, values in by.items():
         yield f"Too few held-out images for a figure by {name}: {_names(values)}."
+    for row in left_out:
+        if row["reason"] == "too many values":
+            yield f"There is no figure by {row['by']}: it has {row['value']}."
+        elif row["reason"] == "no value":
+            images, have = wording.count(row["images"], "image"), wording.agreeing(row["images"], "have no value")
+            yield f"No figure by {row['by']} holds all held-out images: {images} {have} of it."
 
 
 def _of_comparison(live: Mapping[str, Any] | None) -> Iterator[str]:

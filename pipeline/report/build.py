@@ -141,12 +141,13 @@ def differences(defaults: Mapping[str, Any], params: Mapping[str, Any], prefix: 
 
 
 def slices(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """By what they are made by, lowest accuracy first; labels have a table of their own, and one slice is the whole."""
+    """By what they are made by, lowest accuracy first; labels have a table of their own. One slice alone is not the
+    whole: the others by the same were left out."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["accuracy"]):
         if row["by"] != "label":
             found.setdefault(row["by"], []).append(row)
-    return {by: found[by] for by in sorted(found) if len(found[by]) > 1}
+    return {by: found[by] for by in sorted(found)}
 
 
 def _change(item: tuple[str, Mapping[str, Any]]) -> float:

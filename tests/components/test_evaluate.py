@@ -47,7 +47,7 @@ def test_writes_the_declared_outputs(run: Path) -> None:
     assert pq.read_table(run / "data/predictions.parquet").num_rows == len(IMAGES) - 1
     metrics = files.read_json(run / "metrics/evaluate.json")
     assert metrics["test"]["images"] == 7
-    assert {"by": "camera", "value": "left", "images": 5} in metrics["slices_left_out"]
+    assert {"by": "camera", "value": "left", "images": 5, "reason": "few images"} in metrics["slices_left_out"]
 
 
 def test_dvc_draws_the_plots(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

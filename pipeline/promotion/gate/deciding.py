@@ -49,8 +49,9 @@ def decide(evidence: Evidence, settings: Gate) -> Decision:
 def _promotion(evidence: Evidence) -> str:
     if evidence.live["version"] is None:
         return "Promote: the first model, and it passes every absolute floor."
-    compared = evidence.compared
+    compared = against_live.judged(evidence)
+    known = " of classes that it knows" if against_live.has_new_classes(evidence) else ""
     return (
         f"Promote: balanced accuracy {compared['difference']:+.3f} against live version {evidence.live['version']} on "
-        f"the same {compared['images']} images, and no class or slice is clearly worse."
+        f"the same {compared['images']} images{known}, and no class or slice is clearly worse."
     )

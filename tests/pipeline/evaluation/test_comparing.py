@@ -114,6 +114,45 @@ def test_intervals_of_all_classes_together_are_wider() -> None:
     assert alone["difference_high_all"] == alone["difference_high"]  # one class with images
 
 
+def test_a_new_class_says_nothing_of_the_known_ones() -> None:
+    """Of 100 images of known classes the candidate gets 16 wrong and the live model 15 others; it gets right all 20
+    images of the new class, which the live model cannot."""
+    known = tuple("abcde")
+    truth = [name for name in known for _ in range(20)]
+    candidate = [name if number % 6 else "?" for number, name in enumerate(truth[:91])] + truth[91:]
+    live = [name if number % 6 != 3 else "?" for number, name in enumerate(truth[:90])] + truth[90:]
+    found = run(
+        [*truth, *["new"] * 20],
+        [*candidate, *["new"] * 20],
+        [*live, *["a"] * 20],
+        classes=(*known, "new"),
+        live_classes=known,
+    )
+    assert found["difference"] == pytest.approx((5 * -0.01 + 1) / 6)
+    assert found["difference_low"] > 0.05
+    alone = run(truth, candidate, live, classes=known, live_classes=known)
+    assert (found["known"]["classes"], found["known"]["images"]) == (5, 100)
+    assert found["known"]["difference"] == pytest.approx(-0.01)
+    assert found["known"]["difference_low"] == pytest.approx(alone["difference_low"], abs=0.02)
+    assert found["known"]["difference_low"] < -0.1 < 0.05 < found["known"]["difference_high"]
+
+
+def test_where_no_class_is_new_all_are_known() -> None:
+    found = run(["cat"] * 4 + ["dog"] * 2, ["cat"] * 5 + ["dog"], ["dog"] * 6)
+    assert found["known"] == {
+        "classes": 2,
+        "images": 6,
+        **{name: found[name] for name in ("difference", "difference_low", "difference_high")},
+    }
+
+
+def test_only_images_of_a_new_class_leave_the_known_ones_unknown() -> None:
+    found = run(["dog"] * 3, ["dog"] * 3, ["cat"] * 3, live_classes=("cat",))
+    assert found["difference"] == 1
+    assert (found["known"]["classes"], found["known"]["images"]) == (0, 0)
+    assert np.isnan([found["known"][name] for name in ("difference", "difference_low", "difference_high")]).all()
+
+
 def test_log_losses_are_of_the_classes_that_both_know() -> None:
     candidate = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
     live = np.array([[0.1, 0.9], [0.5, 0.5], [0.5, 0.5]])  # of dog and cat

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def test_figures_by_hand() -> None:
     assert left["accuracy"] == pytest.approx(2 / 3)
     assert left["accuracy_low"] < 2 / 3 < left["accuracy_high"]
     assert (right["images"], right["groups"], right["accuracy"]) == (4, 4, 0.5)
-    assert left_out == [{"by": "camera", "value": "no value", "images": 1}]
+    assert left_out == [{"by": "camera", "value": "no value", "images": 1, "reason": "no value"}]
 
 
 def test_without_a_live_model_nothing_is_compared() -> None:
@@ -53,10 +54,20 @@ def test_differences_of_all_slices_hold_together() -> None:
     assert left["difference_high_all"] > left["difference_high"]
 
 
+def test_slices_by_label_and_the_others_are_two_families() -> None:
+    """Two cameras beside eight labels are as wide as two cameras alone."""
+    live = dict.fromkeys(range(8), True)
+    names = ("difference_low_all", "difference_high_all")
+    labels = slices.named("label", list("abcdefgh"))
+    camera, label, both = (measure(*chosen, live=live)[0] for chosen in ([CAMERA], [labels], [CAMERA, labels]))
+    assert [[row[name] for name in names] for row in both] == [[row[name] for name in names] for row in camera + label]
+    assert camera[0]["difference_high_all"] < measure(CAMERA, replace(labels, by="size"), live=live)[0][0][names[1]]
+
+
 def test_small_slices_are_counted() -> None:
     found, left_out = measure(CAMERA, smallest=4)
     assert [each["value"] for each in found] == ["right"]
-    assert {"by": "camera", "value": "left", "images": 3} in left_out
+    assert {"by": "camera", "value": "left", "images": 3, "reason": "few images"} in left_out
 
 
 def test_one_slice_of_all_images_is_none() -> None:
@@ -125,5 +136,5 @@ def test_a_column_of_too_many_values_is_left_out_with_a_note() -> None:
     table = pa.table({"image_id": ids, "time": [str(number % 51) for number in range(60)]})
     assert slices.of_columns(table, ["time"], ids[:7]) == (
         [],
-        [{"by": "time", "value": "51 different values, more than 50", "images": 7}],
+        [{"by": "time", "value": "51 different values, more than 50", "images": 7, "reason": "too many values"}],
     )

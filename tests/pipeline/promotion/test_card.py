@@ -109,6 +109,12 @@ TEST = {
     "roc_auc": None,
     "per_class": {"cat": {"support": 40}, "dog": {"support": 6}, "eel": {"support": 0}},
 }
+LEFT_OUT = [
+    {"by": "size", "value": "small", "images": 2, "reason": "few images"},
+    {"by": "time", "value": "51 different values, more than 50", "images": 46, "reason": "too many values"},
+    {"by": "size", "value": "large", "images": 2, "reason": "few images"},
+    {"by": "camera", "value": "no value", "images": 1, "reason": "no value"},
+]
 SERVING = {"container": {"status": "passed"}, "latency": {"cpu": {}, "gpu": {"1": {}}}}
 
 
@@ -122,10 +128,17 @@ SERVING = {"container": {"status": "passed"}, "latency": {"cpu": {}, "gpu": {"1"
         ({}, SERVING, {}, r"compared with no other model"),
         ({"live": {"version": 3, "excluded": 4}}, SERVING, {}, r"4 held-out images had been seen by version 3"),
         (
-            {"slices_left_out": [{"by": "size", "value": value, "images": 2} for value in ("small", "large")]},
+            {"slices_left_out": LEFT_OUT},
             SERVING,
             {},
-            r"figure by size: small \(2\), large \(2\)\.",
+            r"^Too few held-out images for a figure by size: small \(2\), large \(2\)\.$",
+        ),
+        ({"slices_left_out": LEFT_OUT}, SERVING, {}, r"^There is no figure by time: it has 51 different values, more "),
+        (
+            {"slices_left_out": LEFT_OUT},
+            SERVING,
+            {},
+            r"^No figure by camera holds all held-out images: 1 image has no value of it\.$",
         ),
         ({"leakage": {"groups": 1, "images": 3}}, SERVING, {}, r"3 held-out images have near copies"),
         ({}, None, {}, r"How fast it answers, and whether servers load it, was not measured"),

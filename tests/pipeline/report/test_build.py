@@ -246,3 +246,25 @@ def test_the_report_needs_no_heavy_library() -> None:
     code = "import sys, pipeline.report.build; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not {"tensorflow", "keras", "pandas", "scipy", "sklearn", "airflow", "dvc"} & set(loaded.split())
+
+
+def test_slices_that_are_left_out_are_said_by_reason_and_one_that_remains_is_shown(run: Workspace) -> None:
+    run.until("evaluate")
+    path = run.path / "metrics/evaluate.json"
+    metrics = json.loads(path.read_text())
+    [left, *_] = [row for row in metrics["slices"] if row["value"] == "left"]
+    metrics["slices"] = [left]
+    metrics["slices_left_out"] = [
+        {"by": "camera", "value": "right", "images": 4, "reason": "few images"},
+        {"by": "time", "value": "51 different values, more than 50", "images": 240, "reason": "too many values"},
+        {"by": "camera", "value": "no value", "images": 7, "reason": "no value"},
+    ]
+    path.write_text(json.dumps(metrics))
+    text = Page(page(run)).text
+    assert "By camera, lowest accuracy first" in text
+    assert "No slice has" not in text
+    assert "Too small to measure: camera right (4)." in text
+    assert "Not measured by time: it has 51 different values, more than 50." in text
+    assert "Images without a value: 7 by camera." in text
+    path.write_text(json.dumps(metrics | {"slices": []}))
+    assert "No slice has 10 test images or more." in Page(page(run)).text

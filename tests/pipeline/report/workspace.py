@@ -255,7 +255,10 @@ class Workspace:
             "cross_validation": results.of_folds(folds),
             "live": None,
             "slices": parts,
-            "slices_left_out": [*left_out, {"by": self.message, "value": self.message, "images": 3}],
+            "slices_left_out": [
+                *left_out,
+                {"by": self.message, "value": self.message, "images": 3, "reason": slices.FEW_IMAGES},
+            ],
             "leakage": {"groups": 1, "images": 2, "folds": 0, "examples": [["/photos/a.jpg", self.message]]},
         }
         if self.live:

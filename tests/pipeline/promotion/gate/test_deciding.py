@@ -127,6 +127,7 @@ def test_a_figure_that_is_missing_fails_its_rule(path: str, rule: str, missing: 
     json.dumps(decision.as_json(), allow_nan=False)
 
 
+KNOWN = {"classes": 2, "images": 55, "difference": 0.03, "difference_low": -0.005, "difference_high": 0.07}
 SECTIONS = {
     "fresh_process": "fresh process",
     "fresh_process/status": "fresh process",
@@ -237,6 +238,8 @@ class TestChangedClasses:
         found = changed(found, "test/per_class/fox", {"support": support, "recall_high": recall_high})
         row = {"support": live, "candidate_recall": 0.9, "live_recall": 0.0, "difference_high_all": 1.0}
         found = changed(found, "live/per_class/fox", row)
+        found = changed(found, "live/known", KNOWN)
+        found["live"] |= {"images": 73, "difference": 0.32, "difference_low": 0.25, "difference_high": 0.4}
         known = frozenset({"cat", "dog", "fox"})
         return evidence(metrics=found, taught=known, tested=known)
 
@@ -250,10 +253,26 @@ class TestChangedClasses:
     def test_a_new_class_does_not_make_up_for_what_the_known_ones_lose(self) -> None:
         """The live model gets every fox wrong, so the difference over all classes looks good whatever else happens."""
         found = self.with_fox(0.9)
-        losing = changed(dict(found.metrics), "live/per_class/cat/candidate_recall", 0.7)  # -0.05 and +0.01
-        assert failed(evidence(metrics=losing, taught=found.taught, tested=found.tested)) == ["gain on known classes"]
-        rule = rule_of(decide(found, SETTINGS), "gain on known classes")
-        assert rule.value == pytest.approx((0.05 + 0.01) / 2)
+        decision = decide(found, SETTINGS)
+        gain, sure = (rule_of(decision, name) for name in ("gain over live", "gain with confidence"))
+        assert (gain.value, sure.value) == (0.03, -0.005)
+        assert "on the 2 classes that the live model knows is +0.030 against the live model (" in gain.explanation
+        assert "McNemar" not in gain.explanation  # counts foxes
+        assert "On these 55 images of the 2 classes that the live model knows" in sure.explanation
+        assert "+0.030 against live version 4 on the same 55 images of classes that it knows, " in decision.summary
+        for path, at_the_bar, beyond, rule in (
+            ("live/known/difference", -0.01, -0.011, "gain over live"),
+            ("live/known/difference_low", -0.05, -0.051, "gain with confidence"),
+        ):
+            for value, rules in ((at_the_bar, []), (beyond, [rule]), (None, [rule])):
+                other = changed(dict(found.metrics), path, value)
+                assert failed(evidence(metrics=other, taught=found.taught, tested=found.tested)) == rules
+
+    def test_without_figures_of_the_known_classes_a_new_one_refuses(self) -> None:
+        found = self.with_fox(0.9)
+        older = changed(dict(found.metrics), "live/known", MISSING)
+        rules = failed(evidence(metrics=older, taught=found.taught, tested=found.tested))
+        assert rules == ["gain over live", "gain with confidence"]
 
     @pytest.mark.parametrize(
         "found",

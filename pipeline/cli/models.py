@@ -41,7 +41,7 @@ def list_models(model: Model = "classifier", as_json: Json = False) -> None:
     with clear_errors():
         registry = runs.registry(model)
         moves = registry.history()
-        aliases = registry.aliases()
+        aliases = registry.aliases(moves)
         rows = [_row(registry, version, aliases) for version in registry.versions()]
         if as_json:
             _print_json(
@@ -65,8 +65,9 @@ def show(version: Version, model: Model = "classifier", as_json: Json = False) -
         registry = runs.registry(model)
         number = versions.resolve(registry, model, version)
         card = registry.card(number)
-        moves = [move for move in registry.history() if move["version"] == number]
-        names = [name for name, found in registry.aliases().items() if found == number]
+        history = registry.history()
+        moves = [move for move in history if move["version"] == number]
+        names = [name for name, found in registry.aliases(history).items() if found == number]
         if as_json:
             _print_json(
                 {"model": model, "version": number, "uri": registry.uri(number), "aliases": names}

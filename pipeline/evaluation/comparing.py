@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,25 +34,24 @@ def compare(
     """
     truth = np.array([classes[label] for label in labels], dtype=object)
     correct: Bools = np.stack([np.array(names, dtype=object) == truth for names in (candidate, live)], axis=1)
-    support = np.bincount(labels, minlength=len(classes))
-    balanced = [mean_of_known(_recall(right, labels, support)) for right in correct.T]
-    accuracy = [mean_of_known(right.astype(np.float64)) for right in correct.T]
-    of_mean = _of_mean(balanced, correct, labels, groups, len(classes), how)
+    accuracy = [metrics.share_of(right) for right in correct.T]
     of_accuracy = intervals.difference(correct, groups, how.confidence)
-    together = how.together(np.count_nonzero(support))
+    whole = _balanced(correct, labels, groups, len(classes), how)
+    # That the live model is wrong about classes that it does not know says nothing of either.
+    known = np.array([name in live_classes for name in classes], bool)[labels]
+    of_known = whole if known.all() else _balanced(correct[known], labels[known], groups[known], len(classes), how)
+    together = how.together(whole.classes)
     return {
         "images": len(labels),
         "accuracy": accuracy[1],
-        "balanced_accuracy": balanced[1],
+        "balanced_accuracy": whole.balanced[1],
         "candidate_accuracy": accuracy[0],
-        "candidate_balanced_accuracy": balanced[0],
+        "candidate_balanced_accuracy": whole.balanced[0],
         "accuracy_difference": accuracy[0] - accuracy[1],
         "accuracy_difference_low": of_accuracy.low,
         "accuracy_difference_high": of_accuracy.high,
-        "difference": balanced[0] - balanced[1],
-        "difference_low": of_mean.low,
-        "difference_high": of_mean.high,
-        "known": _of_known(correct, labels, groups, [name in live_classes for name in classes], how),
+        **whole.difference(),
+        "known": {"classes": of_known.classes, "images": of_known.images, **of_known.difference()},
         "mcnemar": mcnemar(correct),
         "per_class": {
             name: _of_class(correct[labels == number], groups[labels == number], how.confidence, together)
@@ -62,45 +62,48 @@ def compare(
     }
 
 
-def _of_mean(
-    balanced: Sequence[float], correct: Bools, labels: Ints, groups: Ints, classes: int, how: Resampling
-) -> Interval:
-    """Of the difference of the `balanced` accuracies."""
-    if not len(labels):
-        return UNKNOWN
-    draws = intervals.mean_recall_draws(correct, labels, groups, classes=classes, how=how)
-    return intervals.central(balanced[0] - balanced[1], draws[:, 0] - draws[:, 1], how)
+@dataclass(frozen=True)
+class _Balanced:
+    """Balanced accuracy of both models, the candidate's first, on `images` of `classes` that have some."""
+
+    classes: int
+    images: int
+    balanced: tuple[float, float]
+    interval: Interval  # of the difference
+
+    def difference(self) -> dict[str, float]:
+        difference = self.balanced[0] - self.balanced[1]
+        return {"difference": difference, "difference_low": self.interval.low, "difference_high": self.interval.high}
 
 
-def _of_known(
-    correct: Bools, labels: Ints, groups: Ints, class_is_known: Sequence[bool], how: Resampling
-) -> dict[str, Any]:
-    """On images of the classes that the live model knows: that it is wrong about all others says nothing of either."""
-    chosen = np.array(class_is_known, bool)[labels]
-    correct, labels = correct[chosen], labels[chosen]
-    groups = np.unique(groups[chosen], return_inverse=True)[1].astype(np.int64)
-    support = np.bincount(labels, minlength=len(class_is_known))
-    balanced = [mean_of_known(_recall(right, labels, support)) for right in correct.T]
-    interval = _of_mean(balanced, correct, labels, groups, len(class_is_known), how)
-    return {
-        "classes": int(np.count_nonzero(support)),
-        "images": len(labels),
-        "difference": balanced[0] - balanced[1],
-        "difference_low": interval.low,
-        "difference_high": interval.high,
-    }
+def _balanced(correct: Bools, labels: Ints, groups: Ints, classes: int, how: Resampling) -> _Balanced:
+    support = np.bincount(labels, minlength=classes)
+    ours, theirs = (mean_of_known(_recall(right, labels, support)) for right in correct.T)
+    interval = UNKNOWN
+    if len(labels):
+        place = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+        draws = intervals.mean_recall_draws(correct, labels, place, classes=classes, how=how)
+        interval = intervals.central(ours - theirs, draws[:, 0] - draws[:, 1], how)
+    return _Balanced(int(np.count_nonzero(support)), len(labels), (ours, theirs), interval)
 
 
 def _of_class(correct: Bools, groups: Ints, confidence: float, together: float) -> dict[str, Any]:
-    alone, all_together = (intervals.difference(correct, groups, chosen) for chosen in (confidence, together))
     return {
-        "candidate_recall": mean_of_known(correct[:, 0].astype(np.float64)),
-        "live_recall": mean_of_known(correct[:, 1].astype(np.float64)),
+        "candidate_recall": metrics.share_of(correct[:, 0]),
+        "live_recall": metrics.share_of(correct[:, 1]),
+        **differences(correct, groups, confidence, together),
+        "support": len(correct),
+    }
+
+
+def differences(correct: Bools, groups: Ints, confidence: float, together: float) -> dict[str, float]:
+    """Ends of the intervals of a class's or slice's difference: by itself, and with all others taken `together`."""
+    alone, with_all = (intervals.difference(correct, groups, chosen) for chosen in (confidence, together))
+    return {
         "difference_low": alone.low,
         "difference_high": alone.high,
-        "difference_low_all": all_together.low,
-        "difference_high_all": all_together.high,
-        "support": len(correct),
+        "difference_low_all": with_all.low,
+        "difference_high_all": with_all.high,
     }
 
 

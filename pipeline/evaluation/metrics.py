@@ -37,7 +37,12 @@ def confusion(labels: Ints, predicted: Ints, classes: int) -> Ints:
 
 
 def accuracy(labels: Ints, predicted: Ints) -> float:
-    return mean_of_known((labels == predicted).astype(np.float64))
+    return share_of(labels == predicted)
+
+
+def share_of(right: npt.NDArray[np.bool_]) -> float:
+    """Of right answers; NaN without any answer."""
+    return mean_of_known(right.astype(np.float64))
 
 
 def per_class(matrix: Ints) -> PerClass:

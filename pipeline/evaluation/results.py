@@ -38,7 +38,7 @@ def of_test(
     balanced, f1 = metrics.balanced_accuracy(matrix), metrics.macro_f1(matrix)
     count = len(classes)
     measured = {
-        "accuracy": (mean_of_known(correct.astype(np.float64)), intervals.share(correct, groups, how.confidence)),
+        "accuracy": (metrics.share_of(correct), intervals.share(correct, groups, how.confidence)),
         "balanced_accuracy": (
             balanced,
             intervals.balanced_accuracy(correct, labels, groups, classes=count, estimate=balanced, how=how),
@@ -59,7 +59,7 @@ def of_test(
         "top_k": {
             str(k): _spread(
                 "value",
-                mean_of_known(right.astype(np.float64)),
+                metrics.share_of(right),
                 intervals.share(right, groups, how.confidence),
                 prefix="",
             )

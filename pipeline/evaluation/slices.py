@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import SettingsError
-from pipeline.evaluation import intervals
+from pipeline.evaluation import comparing, intervals, metrics
 from pipeline.evaluation.intervals import Resampling
-from pipeline.evaluation.metrics import Floats, Ints, mean_of_known
+from pipeline.evaluation.metrics import Ints
 
 LABEL, BATCH, SIZE, BRIGHTNESS = "label", "batch", "size", "brightness"
 MAX_VALUES = 50  # of one column
@@ -135,7 +135,7 @@ def measure(
                 "value": value,
                 "images": len(images),
                 "groups": len(np.unique(groups[images])),
-                "accuracy": _mean(correct[images]),
+                "accuracy": metrics.share_of(correct[images]),
                 "accuracy_low": interval.low,
                 "accuracy_high": interval.high,
                 **_beside(correct, live, groups, both, how.confidence, how.together(family[by == LABEL])),
@@ -152,18 +152,9 @@ def _beside(
         return {"compared": 0, **dict.fromkeys((*names, "difference_low_all", "difference_high_all"))}
     theirs: Bools = np.array([live[i] for i in both.tolist()], bool)
     pair = np.stack([correct[both], theirs], axis=1)
-    alone, all_together = (intervals.difference(pair, groups[both], chosen) for chosen in (confidence, together))
     return {
         "compared": len(both),
-        "live_accuracy": _mean(theirs),
-        "difference": _mean(correct[both]) - _mean(theirs),
-        "difference_low": alone.low,
-        "difference_high": alone.high,
-        "difference_low_all": all_together.low,
-        "difference_high_all": all_together.high,
+        "live_accuracy": metrics.share_of(theirs),
+        "difference": metrics.share_of(correct[both]) - metrics.share_of(theirs),
+        **comparing.differences(pair, groups[both], confidence, together),
     }
-
-
-def _mean(right: Bools) -> float:
-    known: Floats = right.astype(np.float64)
-    return mean_of_known(known)

@@ -7,7 +7,7 @@ one gets the next number, the other is told who has it, and the row is at the sa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,10 +92,10 @@ class Registry:
         self._checksums(version)
         return self.storage.local(version)
 
-    def aliases(self) -> dict[str, int | None]:
+    def aliases(self, moves: Sequence[audit.Move] | None = None) -> dict[str, int | None]:
         """Version of `live`, `previous` (where a rollback leads) and `candidate` (the newest that has never been live);
-        None where there is none."""
-        moves = self.history()
+        None where there is none. `moves`: `history`, where it is at hand."""
+        moves = self.history() if moves is None else moves
         stack = audit.standing(moves)
         been = {move["version"] for move in moves}
         return {

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+
+from pipeline.training import termination
 
 MODEL = "candidate"  # its name in the container
 LABEL = "refit.serve"  # says whose container it is
@@ -73,7 +73,7 @@ def serving(image: str, saved_model: Path, *, owner: Path) -> Iterator[Server]:
     if left:
         _docker("rm", "--force", *left)
     name = f"refit-serve-{uuid.uuid4().hex[:12]}"
-    with _ended_in_order():
+    with termination.handled(_end):
         try:
             done = _docker("run", *_options(name, label, saved_model), image)
             if done.returncode:
@@ -107,21 +107,9 @@ def _port(name: str) -> int:
     return int(lines[0].rpartition(":")[2])
 
 
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
+def _end(number: int, frame: FrameType | None) -> None:
     """SIGTERM, which a scheduler ends us with, unwinds the stack as Ctrl-C does, so that cleaning up takes place."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    raise SystemExit(128 + number)
 
 
 def _docker(*arguments: str, limit: float = _CALL_SECONDS) -> subprocess.CompletedProcess[str]:

@@ -28,12 +28,19 @@ def termination() -> Iterator[Callable[[], None]]:
         if came:
             raise Terminated
 
+    with handled(note):
+        yield check
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handler` take SIGTERM. Afterwards it is as it was; in other threads than the main one it always is."""
     if threading.current_thread() is not threading.main_thread():
-        yield check
+        yield
         return
-    previous = signal.signal(signal.SIGTERM, note)
+    previous = signal.signal(signal.SIGTERM, handler)
     try:
-        yield check
+        yield
     finally:
         # None: it was not set from Python, so it cannot be set back from here.
         signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)

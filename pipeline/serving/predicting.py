@@ -25,6 +25,7 @@ from pipeline.settings import Settings
 from pipeline.sources.directory import DirectorySource
 from pipeline.sources.item import NO_LABEL, Item
 
+_MISSING = "missing-file"
 AT_ONCE = 16  # images in memory, encoded, and in one call of the model
 
 Answering = Callable[[Sequence[bytes]], NDArray[np.float32]]  # image files to probabilities [N, classes]
@@ -50,6 +51,8 @@ class Answer:
 
     @property
     def cure(self) -> str | None:
+        if self.reason == _MISSING:  # at ingest, a labels file names it
+            return "check the path"
         return reasons.CURES.get(self.reason) if self.reason else None
 
 
@@ -93,9 +96,7 @@ def found(paths: Iterable[Path]) -> Iterator[tuple[DirectorySource, Item] | Answ
             continue
         source = DirectorySource(str(path.parent))
         item = source.find(path.name)
-        yield (
-            Answer(str(path), reason="missing-file", detail="there is no such file") if item is None else (source, item)
-        )
+        yield (Answer(str(path), reason=_MISSING, detail="there is no such file") if item is None else (source, item))
 
 
 def predict(paths: Iterable[Path], answer: Answering, how: Reading) -> Iterator[Answer]:

@@ -98,6 +98,7 @@ def test_bad_files_have_reasons_and_good_ones_beside_them_answers(tmp_path: Path
         "pipe": "not-a-file",
     }
     assert all(one.cure and one.detail for one in found.values() if one.reason)
+    assert found["nowhere.png"].cure == "check the path"
     assert found["good.png"].probabilities is not None
 
 

@@ -45,7 +45,7 @@ COPY pyproject.toml ./
 # TensorFlow's headers (430 MB) serve only those who compile against it.
 FROM builder AS packages-airflow
 RUN --mount=type=cache,target=/root/.cache/uv --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
-    uv pip install --requirement pyproject.toml --group airflow --constraint requirements.lock
+    uv pip install --requirement pyproject.toml --group airflow --group deployment --constraint requirements.lock
 
 FROM builder AS packages-data
 RUN --mount=type=cache,target=/root/.cache/uv --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
@@ -55,7 +55,7 @@ RUN --mount=type=cache,target=/root/.cache/uv --mount=type=secret,id=uv,target=/
 
 FROM builder AS packages-train-cpu
 RUN --mount=type=cache,target=/root/.cache/uv --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
-    uv pip install --requirement pyproject.toml --group train --constraint requirements.lock \
+    uv pip install --requirement pyproject.toml --group train --group onnx --constraint requirements.lock \
  && rm -r /opt/venv/lib/python3.13/site-packages/tensorflow/include
 
 FROM builder AS packages-train-gpu

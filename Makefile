@@ -29,7 +29,7 @@ down: setup ## stop what `make ui` started
 	@REFIT_HOME="$${REFIT_HOME:-.demo/home}" $(BIN)/python -m embedded down
 
 test: lint ## checks and tests
-	$(BIN)/python -m pytest -m "not airflow and not mlflow" --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest -m "not airflow and not docker and not mlflow and not services" --numprocesses auto --dist loadfile
 
 test-airflow: setup ## tests that run whole retrainings in Airflow
 	$(BIN)/python -m pytest -m airflow

@@ -7,14 +7,14 @@ Training takes a slot of the pool `gpu`, which must exist: with one slot the par
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, ExceptionRetryPolicy, Param, RetryAction, RetryRule
-from refit_command import RunStage, StartRun, TransientFailure
+from refit_command import TransientFailure
+from refit_execution import operators
+from refit_settings import ROOT, Settings, load
 from stage_graph import Stage, read_stages
 
-ROOT = Path(__file__).resolve().parent.parent
 GPU_POOL = "gpu"
 STAGE_TIMEOUT = timedelta(hours=4)
 TRAINING_TIMEOUT = timedelta(hours=24)  # of one part
@@ -37,8 +37,9 @@ PARAMS = {
 }
 
 
-def retrain(stages: tuple[Stage, ...]) -> DAG:
+def retrain(stages: tuple[Stage, ...], settings: Settings) -> DAG:
     """The DAG of `stages`, which are in the order of dvc.yaml."""
+    run = operators(settings.execution)
     with DAG(
         dag_id="retrain",
         schedule=None,
@@ -58,13 +59,13 @@ def retrain(stages: tuple[Stage, ...]) -> DAG:
             "execution_timeout": STAGE_TIMEOUT,
         },
     ) as dag:
-        start = StartRun(
+        start = run.StartRun(
             task_id="start", doc_md="Create the run's workspace from the last good run, with the settings given."
         )
         tasks: dict[str, Any] = {}
         for stage in stages:
             if stage.mapped:
-                tasks[stage.name] = RunStage.partial(
+                tasks[stage.name] = run.RunStage.partial(
                     task_id=stage.name,
                     stage=stage.name,
                     doc_md=stage.description,
@@ -75,12 +76,12 @@ def retrain(stages: tuple[Stage, ...]) -> DAG:
             else:
                 # What has no stage before it looks for new data, and may find none.
                 options = () if stage.upstream else (NOTHING_NEW,)
-                tasks[stage.name] = RunStage(
+                tasks[stage.name] = run.RunStage(
                     task_id=stage.name, stage=stage.name, options=options, doc_md=stage.description
                 )
         for stage in stages:
             tasks[stage.name].set_upstream([tasks[name] for name in sorted(stage.upstream)] or start)
-        promote = RunStage(
+        promote = run.RunStage(
             task_id="promote",
             stage="promote",
             doc_md="Make the model live if the gate decided so; otherwise change nothing.",
@@ -102,4 +103,4 @@ def _documentation(stages: tuple[Stage, ...]) -> str:
     )
 
 
-dag = retrain(read_stages(ROOT / "dvc.yaml"))
+dag = retrain(read_stages(ROOT / "dvc.yaml"), load())

@@ -28,7 +28,7 @@ from pipeline.backbones.registry import LIVE
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
 from pipeline.promotion.opening import open_registry
 from pipeline.promotion.registry import MODEL, Registry
-from pipeline.settings import code_root, parse, read_params, refit_home
+from pipeline.settings import code_root, params_file, parse, read_params, refit_home
 from pipeline.stage import DONE, FAILURE, explain, record_failure
 from pipeline.training import recipes
 
@@ -90,7 +90,7 @@ def registry_settings(model: str) -> Mapping[str, Any]:
     """The section `registry` for commands that belong to no run: that of params.yaml, and for what is null there, that
     of the model's newest run. So a rollback finds the models of runs whose location was given with --set.
     """
-    section: dict[str, Any] = read_params(code_root() / "params.yaml").get("registry") or {}
+    section: dict[str, Any] = read_params(params_file()).get("registry") or {}
     own = [run for run in all_runs() if run.record["model"] == model]
     newest = own[-1].params.get("registry") if own else None
     return {key: value if value is not None else (newest or {}).get(key) for key, value in section.items()}

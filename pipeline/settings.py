@@ -316,11 +316,16 @@ class Registry(Section):
 
 
 class Execution(Section):
+    """Of the section `execution`, what a run itself needs to know; the rest is for whoever starts its tasks."""
+
     workers: Count
 
     @property
     def processes(self) -> int:
         return self.workers or len(os.sched_getaffinity(0))
+
+
+_SCHEDULERS = {"mode", "docker", "kubernetes"}  # keys of `execution` that dags/refit_settings.py reads
 
 
 class Settings(Section):
@@ -345,7 +350,11 @@ def load(path: Path) -> Settings:
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """The params file as plain mappings, unchecked. Raises `SettingsError` if it is no YAML mapping."""
+    """The params file as plain mappings, unchecked, without what only a scheduler uses: neither when runs start nor
+    where their tasks run is a property of a run.
+
+    Raises `SettingsError` if it is no YAML mapping.
+    """
     try:
         params = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -359,6 +368,9 @@ def read_params(path: Path) -> dict[str, Any]:
             f"{path.name}: expected one section per stage, got {type(params).__name__}.",
             fix="restore params.yaml from the repository",
         )
+    params.pop("airflow", None)
+    if isinstance(execution := params.get("execution"), dict):
+        params["execution"] = {key: value for key, value in execution.items() if key not in _SCHEDULERS}
     return params
 
 
@@ -451,3 +463,10 @@ def refit_home() -> Path:
 def code_root() -> Path:
     """The folder with params.yaml, dvc.yaml, pipeline/ and components/ that this process was imported from."""
     return Path(__file__).resolve().parent.parent
+
+
+def params_file() -> Path:
+    """The settings of this installation: $REFIT_HOME/params.yaml where there is one, so that an image or a checkout
+    needs no change, else the one beside the code."""
+    own = refit_home() / "params.yaml"
+    return own if own.exists() else code_root() / "params.yaml"

@@ -23,7 +23,7 @@ from pipeline.errors import RefitError, TransientError
 from pipeline.promotion.opening import located
 from pipeline.report.build import build as build_report
 from pipeline.runs import Run
-from pipeline.settings import code_root, parse, read_params, with_overrides
+from pipeline.settings import params_file, parse, read_params, with_overrides
 from pipeline.stage import record_failure
 
 EXIT_NOTHING_NEW = 99
@@ -161,7 +161,7 @@ def backbones() -> None:
 
 
 def _params(source: str | None, model: str | None, overrides: list[str] | None) -> dict[str, Any]:
-    stated = read_params(code_root() / "params.yaml")
+    stated = read_params(params_file())
     params = with_overrides(stated, overrides or [])
     parse(params)
     if source is not None:

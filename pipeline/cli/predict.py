@@ -19,7 +19,7 @@ from pipeline.cli.errors import clear_errors
 from pipeline.cli.text import plain, shown
 from pipeline.errors import DataError, RefitError
 from pipeline.promotion.registry import LIVE
-from pipeline.settings import code_root, load
+from pipeline.settings import load, params_file
 
 if TYPE_CHECKING:
     from pipeline.serving.predicting import Answer
@@ -49,7 +49,7 @@ def predict(
         predicting = _room()
         params = folder / "params.yaml"
         read_as = yaml.safe_load(params.read_text()) if params.exists() else {}
-        how = predicting.reading(read_as, load(code_root() / "params.yaml"))
+        how = predicting.reading(read_as, load(params_file()))
         answer, classes = predicting.load(folder)
         answered, failed = 0, 0
         for found in predicting.predict(images, answer, how):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.cli.errors import clear_errors
-from pipeline.settings import code_root, parse, read_params, with_overrides
+from pipeline.settings import params_file, parse, read_params, with_overrides
 from pipeline.training import recipes as catalogue
 
 console = Console(highlight=False)
@@ -40,7 +40,7 @@ def _list() -> None:
 
 
 def _show(name: str, overrides: list[str]) -> None:
-    params = read_params(code_root() / "params.yaml")
+    params = read_params(params_file())
     recipe = catalogue.resolve(parse(with_overrides(params, [f"train.recipe={name}", *overrides])).train)
     table = Table("train.phases.…", *(phase.name for phase in recipe.phases), box=None, header_style="bold")
     for field in fields(catalogue.Phase)[1:]:

@@ -9,7 +9,7 @@ from pipeline.errors import SettingsError
 from pipeline.promotion.folder_storage import FolderStorage
 from pipeline.promotion.registry import Registry
 from pipeline.promotion.storage import Storage
-from pipeline.settings import code_root, refit_home
+from pipeline.settings import params_file, refit_home
 
 
 def open_registry(location: str | None, model: str) -> Registry:
@@ -23,7 +23,7 @@ def open_registry(location: str | None, model: str) -> Registry:
 
 def located(location: str) -> str:
     """A relative folder lies beside params.yaml, wherever a command is called from."""
-    return location if "://" in location else str(code_root() / Path(location).expanduser())
+    return location if "://" in location else str(params_file().parent / Path(location).expanduser())
 
 
 def _storage(location: str | None, model: str) -> Storage:

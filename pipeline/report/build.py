@@ -17,7 +17,7 @@ from pipeline.pages.environment import environment
 from pipeline.pages.thumbnails import Album
 from pipeline.report import curves, matrix, mistakes, reliability
 from pipeline.report.evidence import PROMOTE, Evidence, read, stage_names
-from pipeline.settings import code_root, read_params
+from pipeline.settings import params_file, read_params
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
@@ -31,7 +31,7 @@ WORST_ROWS = 10  # of a table of classes that is folded, these stay in sight
 def build(run: Path) -> Path:
     """Write the run's report from what there is so far. Raises only if run.json or params.yaml cannot be read."""
     target = run / REPORT
-    files.write_text(target, render(read(run), read_params(code_root() / "params.yaml")))
+    files.write_text(target, render(read(run), read_params(params_file())))
     return target
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SettingsError
-from pipeline.settings import Phase, TopBlocks, load, parse, read_params, with_overrides
+from pipeline.settings import Phase, TopBlocks, code_root, load, params_file, parse, read_params, with_overrides
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -72,3 +72,16 @@ def test_a_file_that_is_no_params_file_is_an_error(tmp_path: Path, text: str) ->
         load(tmp_path / "params.yaml")
     with pytest.raises(SettingsError, match="found none"):
         load(tmp_path / "absent.yaml")
+
+
+def test_what_only_a_scheduler_uses_is_not_part_of_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("airflow: {schedule: '@daily'}\nexecution: {workers: 3, mode: docker, docker: {}}\n")
+    assert read_params(path) == {"execution": {"workers": 3}}
+
+
+def test_an_installation_s_own_params_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFIT_HOME", str(tmp_path))
+    assert params_file() == code_root() / "params.yaml"
+    (tmp_path / "params.yaml").write_text("")
+    assert params_file() == tmp_path / "params.yaml"

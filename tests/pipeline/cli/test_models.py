@@ -17,7 +17,6 @@ from pipeline import files, runs, settings
 from pipeline.cli import main
 from pipeline.cli.main import app
 from pipeline.errors import TransientError
-from pipeline.promotion import opening
 from pipeline.promotion.folder_storage import FolderStorage
 from pipeline.promotion.registry import MODEL, Registry
 from tests.pipeline.promotion.finished_run import finished_run
@@ -288,13 +287,11 @@ def test_a_version_with_damaged_checksums_is_named(refit: Refit, three: Registry
 def test_a_relative_location_is_the_same_registry_from_every_directory(
     refit: Refit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    root, elsewhere = tmp_path / "code", tmp_path / "elsewhere"
+    root, elsewhere = settings.refit_home(), tmp_path / "elsewhere"
     elsewhere.mkdir()
     stated = settings.read_params(settings.code_root() / "params.yaml")
     stated["registry"]["location"] = "models"
     files.write_text(root / "params.yaml", yaml.safe_dump(stated))
-    for module in (runs, opening, main):
-        monkeypatch.setattr(module, "code_root", lambda: root)
     for directory in (root, elsewhere):
         monkeypatch.chdir(directory)
         assert runs.registry("classifier").storage.base == str(root / "models/classifier")

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from form import start_options
 
 TRANSIENT = 75  # EX_TEMPFAIL of sysexits.h
 NOTHING_NEW = 99
@@ -61,8 +62,12 @@ class RefitOperator(BaseOperator):
         return self.result(last_line)
 
     def result(self, last_line: str) -> Any:
-        """What the task returns, from the last line on stdout."""
-        return None
+        """What the task returns, from the last line on stdout: the object, if it is JSON of one."""
+        try:
+            content = json.loads(last_line)
+        except ValueError:
+            return None
+        return content if isinstance(content, dict) else None
 
     def on_kill(self) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -107,12 +112,10 @@ class RefitOperator(BaseOperator):
 
 
 class StartRun(RefitOperator):
-    """Create the workspace of this run from the DAG's params `source` and `set`; gives the parts to train."""
+    """Create the workspace of this run with what was entered in the DAG's form; gives the parts to train."""
 
     def arguments(self, context: Context) -> list[str]:
-        params = context["params"]
-        source = [f"--source={params['source']}"] if params["source"] else []
-        return ["start", f"--run-id={context['run_id']}", *source, *(f"--set={text}" for text in params["set"])]
+        return ["start", f"--run-id={context['run_id']}", *start_options(context["params"])]
 
     def result(self, last_line: str) -> list[str]:
         try:
@@ -137,3 +140,16 @@ class RunStage(RefitOperator):
     def arguments(self, context: Context) -> list[str]:
         part = [f"--part={self.part}"] if self.part else []
         return ["stage", self.stage, *part, f"--run-id={context['run_id']}", *self.options]
+
+
+class RunCommand(RefitOperator):
+    """Run `refit` with these arguments, each a template; those that turn out empty are left away."""
+
+    template_fields: Sequence[str] = ("command",)
+
+    def __init__(self, *, arguments: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.command = list(arguments)
+
+    def arguments(self, context: Context) -> list[str]:
+        return [text for text in self.command if text]

@@ -17,6 +17,8 @@ from pipeline.cli.text import plain
 from pipeline.errors import RefitError
 from pipeline.stage import explain
 
+EXIT_NOTHING_NEW = 99  # no failure: schedulers skip what would follow
+
 
 @contextmanager
 def clear_errors() -> Iterator[None]:

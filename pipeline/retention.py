@@ -5,6 +5,7 @@ Versions in the registry are never touched.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import files, runs
+from pipeline.errors import ModelError
 from pipeline.promotion.registry import LIVE, PREVIOUS
 from pipeline.runs import Run
 from pipeline.settings import refit_home
@@ -38,9 +40,12 @@ def standing(models: Iterable[str]) -> Standing:
         registry = runs.registry(model)
         aliases = registry.aliases()
         for version in registry.versions():
-            locks.append(registry.text(version, "dvc.lock"))
+            if (lock := registry.storage.read(version, "dvc.lock")) is not None:
+                locks.append(lock.decode(errors="replace"))
             if version in {aliases[LIVE], aliases[PREVIOUS]}:
-                needed.add(runs.safe_id(str(registry.card(version)["run_id"])))
+                # A card that is damaged names no run; its lock keeps the data all the same.
+                with contextlib.suppress(ModelError, KeyError):
+                    needed.add(runs.safe_id(str(registry.card(version)["run_id"])))
     return Standing(frozenset(needed), tuple(locks))
 
 

@@ -61,8 +61,12 @@ class RefitOperator(BaseOperator):
         return self.result(last_line)
 
     def result(self, last_line: str) -> Any:
-        """What the task returns, from the last line on stdout."""
-        return None
+        """What the task returns, from the last line on stdout: the JSON object that it is, else None."""
+        try:
+            found = json.loads(last_line)
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
 
     def on_kill(self) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -126,7 +130,7 @@ class StartRun(RefitOperator):
 class RunStage(RefitOperator):
     """Run one stage of this run's workspace, or one part of it."""
 
-    template_fields: Sequence[str] = ("part",)
+    template_fields: Sequence[str] = ("part", "options")
 
     def __init__(self, *, stage: str, part: str | None = None, options: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)

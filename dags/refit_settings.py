@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,7 +20,7 @@ class Section(BaseModel):
 
 
 class Airflow(Section):
-    pass
+    approval_timeout_hours: Annotated[float, Field(gt=0, le=24 * 365)]
 
 
 class Execution(Section):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, ExceptionRetryPolicy, Param, RetryAction, RetryRule
+from approval import Approve
 from refit_command import TransientFailure
 from refit_execution import operators
 from refit_settings import ROOT, Settings, load
@@ -84,9 +85,15 @@ def retrain(stages: tuple[Stage, ...], settings: Settings) -> DAG:
         promote = run.RunStage(
             task_id="promote",
             stage="promote",
-            doc_md="Make the model live if the gate decided so; otherwise change nothing.",
+            options=["--approval={{ ti.xcom_pull(task_ids='approve') | tojson }}"],
+            doc_md="Make the model live if the gate decided so and nobody has rejected it; otherwise change nothing.",
         )
-        promote.set_upstream(tasks["gate"])
+        approve = Approve(
+            task_id="approve",
+            patience=timedelta(hours=settings.airflow.approval_timeout_hours),
+            doc_md="Wait for a person to approve or reject, if `gate.approval` and the decision ask for one.",
+        )
+        tasks["gate"] >> approve >> promote
     return dag
 
 

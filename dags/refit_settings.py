@@ -78,6 +78,7 @@ class Airflow(Section):
     maintenance: Cron | None
     keep_runs: Annotated[int, Field(ge=1)]
     clean_days: Annotated[int, Field(ge=1)] | None
+    approval_timeout_hours: Annotated[float, Field(gt=0, le=24 * 365)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Airflow:

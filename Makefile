@@ -11,7 +11,7 @@ UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
 COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup demo ui down test test-airflow test-mlflow lint lock images clean
+.PHONY: help setup demo ui down test test-airflow test-mlflow test-services test-kfp lint lock images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ test-mlflow: setup ## tests against a real MLflow server
 	@[ -x build/mlflow/bin/mlflow ] || $(UV) venv --quiet --clear --python $(BIN)/python build/mlflow
 	@[ -x build/mlflow/bin/mlflow ] || VIRTUAL_ENV=build/mlflow $(UV) pip install --quiet 'mlflow>=3,<4'
 	MLFLOW=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -m mlflow
+
+test-services: setup ## tests on PostgreSQL, Redis and Celery; as root it installs both where they are missing
+	@if [ "$$(id -u)" = 0 ] && ! { command -v redis-server && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; \
+	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --no-install-recommends \
+	    --option Dpkg::Use-Pty=0 postgresql redis-server >/dev/null; fi
+	$(BIN)/python -m pytest -m services
 
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check

@@ -1,7 +1,8 @@
 """Airflow on this machine, without Docker: SQLite, the local executor and four processes on 127.0.0.1.
 
-Tests put it on other databases and executors with a `Deployment`. Not `airflow standalone`, which listens on all interfaces and leaves its children behind when it is ended. Everything
-lies in `$REFIT_HOME/airflow`. This is for a laptop, the demo and the tests, not for production.
+Not `airflow standalone`, which listens on all interfaces and leaves its children behind when it is ended. Everything
+lies in `$REFIT_HOME/airflow`. This is for a laptop, the demo and the tests, not for production; with a `Deployment`,
+tests put it on the databases and executors of production.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ def local(database: str) -> Deployment:
     return Deployment({"database": {"sql_alchemy_conn": database}})
 
 
-def celery(database: str, broker: str) -> Deployment:
+def celery(database: str, broker: str, **sections: dict[str, object]) -> Deployment:
     return Deployment(
         settings={
             "core": {"executor": "CeleryExecutor"},
@@ -22,6 +22,7 @@ def celery(database: str, broker: str) -> Deployment:
                 "worker_concurrency": 2,
             },
             "celery_broker_transport_options": {"visibility_timeout": 7 * 86400},
+            **sections,
         },
         processes={
             name: [

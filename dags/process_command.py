@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from airflow.sdk import BaseOperator, Context
 from process_death import end_with_parent
-from refit_command import ERROR, Command, Outcome
+from refit_command import Command, Outcome, Transcript
 
 GRACE_SECONDS = 20
 REFIT = Path(sys.executable).with_name("refit")  # of this environment, whatever PATH says
@@ -55,23 +55,15 @@ class ProcessCommand(Command, BaseOperator):
             errors="replace",
             env={**os.environ, "PYTHONUNBUFFERED": "1", "REFIT_STOP_WITH_STDIN": "1"},
         )
-        last = {"stdout": "", "error": ""}
+        transcript = Transcript(self.log)
 
         def drain(stream: IO[str], *, output: bool) -> None:
             for line in stream:
-                if not (text := line.rstrip()):
-                    continue
-                if output:
-                    last["stdout"] = text
-                if text.startswith(ERROR):
-                    last["error"] = text
-                    self.log.error(text)
-                else:
-                    self.log.info(text)
+                transcript.write(line, output=output)
 
         with self._process as process:
             reader = threading.Thread(target=drain, args=(process.stderr,), kwargs={"output": False}, daemon=True)
             reader.start()
             drain(process.stdout, output=True)  # type: ignore[arg-type]
             reader.join()
-            return Outcome(process.wait(), last["stdout"], last["error"])
+            return Outcome(process.wait(), transcript.last_line, transcript.error)

@@ -14,6 +14,10 @@ the base class that `tasks` gets: `process_command`, `docker_command` or `kubern
 from __future__ import annotations
 
 import json
+import logging
+import math
+import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +33,7 @@ SIGNAL_BASE = 128  # a shell's status for "ended by signal n" is 128 + n
 TRAINING = frozenset({"train"})  # needs an accelerator
 MODELS = TRAINING | {"evaluate", "diagnose", "serve", "gate", "promote"}  # run in the image that trains
 ERROR = "error:"  # how the line starts that tells what is wrong
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # colours and movements of a terminal's cursor
 
 
 class RefitFailure(AirflowException):
@@ -47,6 +52,38 @@ class Outcome:
     last_line: str  # on stdout
     error: str = ""  # the last line on stderr that starts with "error:"
     remark: str = ""  # what the place where it ran knows about the end
+
+
+class Transcript:
+    """What a command prints, line by line into the task's log; keeps what `Outcome` needs of it.
+
+    Progress that redraws its line with carriage returns is logged every few seconds.
+    """
+
+    PROGRESS_SECONDS = 5.0
+
+    def __init__(self, log: logging.Logger) -> None:
+        self.log = log
+        self.last_line = ""
+        self.error = ""
+        self._redrawn = -math.inf
+
+    def write(self, line: str, *, output: bool) -> None:
+        """`output`: the line was on stdout. It ends in a carriage return if what follows is drawn over it."""
+        redrawn = line.endswith("\r")
+        if not (text := _ESCAPES.sub("", line).rstrip()):
+            return
+        if redrawn:
+            if time.monotonic() - self._redrawn < self.PROGRESS_SECONDS:
+                return
+            self._redrawn = time.monotonic()
+        elif output:
+            self.last_line = text
+        if text.startswith(ERROR):
+            self.error = text
+            self.log.error(text)
+        else:
+            self.log.info(text)
 
 
 @dataclass(frozen=True)

@@ -17,5 +17,9 @@ def operators(execution: Execution) -> Tasks:
             from process_command import ProcessCommand
 
             return tasks(ProcessCommand)
-        case _:
-            raise ValueError(f"execution.mode: expected process, got {execution.mode!r}.")
+        case "docker":
+            from docker_command import docker_command
+
+            return tasks(docker_command(execution.docker))  # type: ignore[arg-type]
+        case "kubernetes":
+            raise ValueError("execution.mode: expected process or docker, got kubernetes.")

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 ROOT = Path(__file__).resolve().parent.parent
+
+Size = Annotated[str, Field(pattern=r"^[1-9]\d*[kmg]$")]  # bytes, with a unit of 1024
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Section(BaseModel):
@@ -23,10 +26,53 @@ class Airflow(Section):
     pass
 
 
+class Images(Section):
+    """What is run, by what a stage needs."""
+
+    data: str
+    train: str
+
+
+class Mount(Section):
+    source: Annotated[str, Field(min_length=1)]  # a path of the engine's host, or the name of a volume
+    target: Annotated[str, Field(pattern=r"^/")]
+    read_only: bool = True
+
+
+class Docker(Section):
+    images: Images
+    pull: bool
+    url: Annotated[str, Field(pattern=r"^(unix|tcp|https?|ssh)://")] | None
+    registry_connection: str | None
+    home: Annotated[str, Field(min_length=1)] | None
+    user: Annotated[str, Field(pattern=r"^[1-9]\d*:\d+$")] | None  # never root
+    mounts: tuple[Mount, ...]
+    environment: tuple[VariableName, ...]
+    aws_connection: str | None
+    network: str | None
+    gpus: Annotated[int, Field(ge=0)] | Literal["all"] | tuple[str, ...]
+    cpus: Annotated[float, Field(gt=0)] | None
+    memory: Size | None
+    pids: Annotated[int, Field(ge=64)]
+    shared_memory: Size
+    scratch: Size
+    stop_seconds: Annotated[int, Field(ge=1)]
+
+
 class Execution(Section):
     model_config = ConfigDict(extra="ignore", frozen=True)  # the rest is the stages' own
 
     mode: Literal["process", "docker", "kubernetes"]
+    docker: Docker | None = None
+    kubernetes: None = None
+
+    @model_validator(mode="after")
+    def _has_the_section_of_its_mode(self) -> Self:
+        if self.mode in ("docker", "kubernetes") and getattr(self, self.mode) is None:
+            raise ValueError(
+                f"mode is {self.mode}: expected the section execution.{self.mode} of params.yaml, got none"
+            )
+        return self
 
 
 class Settings(Section):

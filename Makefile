@@ -12,7 +12,7 @@ UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
 COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup demo ui down test test-airflow test-docker test-mlflow lint lock images clean
+.PHONY: help setup demo ui down test test-airflow test-docker test-kfp test-mlflow test-services lint lock images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,10 +42,16 @@ test-mlflow: setup ## tests against a real MLflow server
 	MLFLOW=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -m mlflow
 
 test-docker: setup ## tests in the real images, on the Docker engine there is or one that root starts
-	@if [ "$$(id -u)" = 0 ] && ! docker info >/dev/null 2>&1 && ! command -v dockerd debootstrap >/dev/null; then \
+	@if [ "$$(id -u)" = 0 ] && ! docker info >/dev/null 2>&1 && ! { command -v dockerd && command -v debootstrap; } >/dev/null; then \
 	    apt-get update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
 	        debootstrap docker.io iptables >/dev/null; fi
 	$(BIN)/python -m pytest -m docker
+
+test-services: setup ## tests on PostgreSQL, Redis and Celery; as root it installs both where they are missing
+	@if [ "$$(id -u)" = 0 ] && ! { command -v redis-server && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; \
+	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --no-install-recommends \
+	    --option Dpkg::Use-Pty=0 postgresql redis-server >/dev/null; fi
+	$(BIN)/python -m pytest -m services
 
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -15,6 +15,9 @@ from croniter import croniter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 ROOT = Path(__file__).resolve().parent.parent
+
+Size = Annotated[str, Field(pattern=r"^[1-9]\d*[kmg]$")]  # bytes, with a unit of 1024
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Section(BaseModel):
@@ -75,6 +78,7 @@ class Airflow(Section):
     maintenance: Cron | None
     keep_runs: Annotated[int, Field(ge=1)]
     clean_days: Annotated[int, Field(ge=1)] | None
+    approval_timeout_hours: Annotated[float, Field(gt=0, le=24 * 365)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Airflow:
@@ -92,10 +96,53 @@ class Airflow(Section):
         return self.watch != "none" or self.sweep is not None
 
 
+class Images(Section):
+    """What is run, by what a stage needs."""
+
+    data: str
+    train: str
+
+
+class Mount(Section):
+    source: Annotated[str, Field(min_length=1)]  # a path of the engine's host, or the name of a volume
+    target: Annotated[str, Field(pattern=r"^/")]
+    read_only: bool = True
+
+
+class Docker(Section):
+    images: Images
+    pull: bool
+    url: Annotated[str, Field(pattern=r"^(unix|tcp|https?|ssh)://")] | None
+    registry_connection: str | None
+    home: Annotated[str, Field(min_length=1)] | None
+    user: Annotated[str, Field(pattern=r"^[1-9]\d*:\d+$")] | None  # never root
+    mounts: tuple[Mount, ...]
+    environment: tuple[VariableName, ...]
+    aws_connection: str | None
+    network: str | None
+    gpus: Annotated[int, Field(ge=0)] | Literal["all"] | tuple[str, ...]
+    cpus: Annotated[float, Field(gt=0)] | None
+    memory: Size | None
+    pids: Annotated[int, Field(ge=64)]
+    shared_memory: Size
+    scratch: Size
+    stop_seconds: Annotated[int, Field(ge=1)]
+
+
 class Execution(Section):
     model_config = ConfigDict(extra="ignore", frozen=True)  # the rest is the stages' own
 
     mode: Literal["process", "docker", "kubernetes"]
+    docker: Docker | None = None
+    kubernetes: None = None
+
+    @model_validator(mode="after")
+    def _has_the_section_of_its_mode(self) -> Self:
+        if self.mode in ("docker", "kubernetes") and getattr(self, self.mode) is None:
+            raise ValueError(
+                f"mode is {self.mode}: expected the section execution.{self.mode} of params.yaml, got none"
+            )
+        return self
 
 
 class Ingest(Section):

@@ -21,6 +21,7 @@ from airflow.sdk import (
     DeadlineReference,
     TaskGroup,
 )
+from approval import Approve
 from form import form
 from new_data import new_data
 from notifications import Notice
@@ -81,10 +82,17 @@ def retrain(stages: tuple[Stage, ...], settings: Settings, params: Mapping[str, 
         promote = run.RunStage(
             task_id="promote",
             stage="promote",
-            doc_md="Make the model live if the gate decided so; otherwise change nothing.",
+            options=["--approval={{ ti.xcom_pull(task_ids='approve') | tojson }}"],
+            doc_md="Make the model live if the gate decided so and nobody has rejected it; otherwise change nothing.",
             on_success_callback=Notice("decided", settings.airflow.notify),
         )
-        promote.set_upstream(tasks["gate"])
+        approve = Approve(
+            task_id="approve",
+            patience=timedelta(hours=settings.airflow.approval_timeout_hours),
+            notifiers=[Notice("waiting", settings.airflow.notify)],
+            doc_md="Wait for a person to approve or reject, if `gate.approval` and the decision ask for one.",
+        )
+        tasks["gate"] >> approve >> promote
         if asset is not None:
             recheck = run.RunCommand(
                 task_id="recheck",

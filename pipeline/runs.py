@@ -35,7 +35,8 @@ from pipeline.training import recipes
 
 RUNNING, INTERRUPTED, FAILED = "running", "interrupted", "failed"
 NOTHING_NEW, REFUSED, PROMOTED = "nothing_new", "refused", "promoted"
-DECIDED = {REFUSED, PROMOTED}
+REJECTED, WAITING = "rejected", "waiting"  # by a person; for a person's approval
+DECIDED = {REFUSED, PROMOTED, REJECTED, WAITING}
 BASES = {*DECIDED, NOTHING_NEW}  # later runs build on the data of these; nothing new may still mean new quarantine
 
 PROMOTE = "promote"  # the one step that acts on the world, hence no stage of the graph

@@ -29,10 +29,12 @@ from pipeline.errors import DataError, ModelError, SettingsError, TransientError
 from pipeline.promotion.storage import (
     CHECKSUMS,
     LIVE_FOLDER,
+    REJECTED_FOLDER,
     differing,
     digests_of,
     make_read_only,
     name_of_move,
+    name_of_rejection,
     require_undamaged,
 )
 from pipeline.sources.bucket import BucketSource, explain
@@ -126,6 +128,15 @@ class BucketStorage:
     def add_move(self, move: Mapping[str, Any]) -> bool:
         self._check_conditions()
         return self._create(f"{LIVE_FOLDER}/{name_of_move(move['generation'])}", _as_json(move))
+
+    def rejections(self) -> list[dict[str, Any]]:
+        with self._explained():
+            names = sorted(self._name(item) for item in self.bucket.list(f"{REJECTED_FOLDER}/"))
+        bodies = [self._read(name) for name in names]
+        return [json.loads(body) for body in bodies if body is not None]
+
+    def add_rejection(self, rejection: Mapping[str, Any]) -> None:
+        self._create(f"{REJECTED_FOLDER}/{name_of_rejection(rejection)}", _as_json(rejection))
 
     def _claimed(self, body: bytes) -> int:
         """A number of our own. What was cut off while it sent the very same files had one, which we take over."""

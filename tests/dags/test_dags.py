@@ -45,7 +45,7 @@ def assets(dag: DAG) -> list[Any]:
 def arguments(task: Any, **context: Any) -> list[str]:
     """What `refit` gets, with the templates filled in."""
     templates = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    return [text for part in task.command if (text := templates.from_string(part).render(context))]
+    return [text for part in task.arguments if (text := templates.from_string(part).render(context))]
 
 
 def test_by_default_nothing_starts_by_itself() -> None:

@@ -136,7 +136,10 @@ def test_verdicts_come_from_the_gate() -> None:
     verdict = {"promote": False, "summary": "Refused: accuracy."}
     assert notifications.message("decided", context({"gate": verdict})).what == "Refused: accuracy."
     assert "Refused: accuracy." in notifications.message("waiting", context({"gate": verdict})).what
-    assert "report" in notifications.message("decided", context({"gate": None})).what
+    assert "report" in notifications.message("decided", context({"gate": None, "approve": "policy"})).what
+    answer = {"approved": False, "by": "alice", "reason": "too few cats"}
+    told = notifications.message("decided", context({"gate": {**verdict, "summary": "Promote."}, "approve": answer}))
+    assert told.what == "Promote. Rejected by alice: too few cats"
     rolled = context(params={"model": "pets", "reason": "worse on Mondays"})
     assert "worse on Mondays" in notifications.message("rolled back", rolled).what
 

@@ -50,7 +50,7 @@ if stage == "shard":
         time.sleep(0.1)
 elif stage == "gate":
     approval = {{"required": False, "why": "never"}}
-    print(json.dumps({{"promote": True, "summary": "Promote.", "approval": approval, "body": ""}}))
+    print(json.dumps({{"promote": True, "summary": "Promote.", "approval": approval, "body": "", "decision": ""}}))
 elif stage == "promote":
     from pipeline import runs
     run = runs.find(options["run-id"])

@@ -21,6 +21,7 @@ class Section(BaseModel):
 
 class Airflow(Section):
     approval_timeout_hours: Annotated[float, Field(gt=0, le=24 * 365)]
+    tensorboard_url: Annotated[str, Field(pattern=r"^https?://[^/]+")] | None
 
 
 class Execution(Section):

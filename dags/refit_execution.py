@@ -1,15 +1,25 @@
-"""Where tasks run: the operators that `execution.mode` asks for."""
+"""Where tasks run: the operators that `execution.mode` asks for.
+
+The providers are imported only where their mode is asked for: Airflow parses DAG files at every task start, and the
+Kubernetes client alone takes four seconds.
+"""
 
 from __future__ import annotations
 
-from types import ModuleType
-
-import refit_command
+from refit_command import Tasks, tasks
 from refit_settings import Execution
 
 
-def operators(execution: Execution) -> ModuleType:
-    """A module with `StartRun` and `RunStage`."""
-    if execution.mode == "process":
-        return refit_command
-    raise ValueError(f"execution.mode: expected process, got {execution.mode!r}.")
+def operators(execution: Execution) -> Tasks:
+    """`StartRun`, `RunStage` and `RunCommand` of the place."""
+    match execution.mode:
+        case "process":
+            from process_command import ProcessCommand
+
+            return tasks(ProcessCommand)
+        case "docker":
+            from docker_command import docker_command
+
+            return tasks(docker_command(execution.docker))  # type: ignore[arg-type]
+        case "kubernetes":
+            raise ValueError("execution.mode: expected process or docker, got kubernetes.")

@@ -7,6 +7,7 @@ the same model, and can be continued after any interruption.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import psutil
 import yaml
@@ -233,7 +234,7 @@ def _check_out(path: Path) -> None:
     (path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     # By output, not by stage: the parent's stages may have had fewer, which is no loss. What they had must be there.
     outputs = [output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())]
-    with _repo(path) as repo, contextlib.chdir(path):
+    with _using_cache(), _repo(path) as repo, contextlib.chdir(path):
         declared = {str(out) for out in repo.index.outs}
         repo.checkout(targets=[output for output in outputs if output in declared], force=True)
 
@@ -300,6 +301,36 @@ def nothing_new(run: Run) -> bool:
 
 
 @contextlib.contextmanager
+def _using_cache() -> Iterator[None]:
+    """While a stage runs, what it has put into the cache is in no dvc.lock yet, so nobody may clear the cache of what
+    none names. The system ends this with the process, however that ends."""
+    with _cache_lock() as stream:
+        with contextlib.suppress(OSError):  # a file system without locks; there the cache is never cleared either
+            fcntl.flock(stream, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def cache_alone() -> Iterator[bool]:
+    """Whether no stage works with the cache; if so, none begins to until the block is left."""
+    with _cache_lock() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
+def _cache_lock() -> Iterator[IO[bytes]]:
+    path = refit_home() / "cache" / "in-use.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        yield stream
+
+
+@contextlib.contextmanager
 def _repo(path: Path) -> Iterator[Any]:
     """DVC's repository object. Its own errors become ours; what a stage said is in failure.json."""
     from dvc.exceptions import DvcException  # 0.6 s to import, which `refit --help` need not pay
@@ -363,7 +394,7 @@ def reproduce(run: Run, target: str, *, force: bool = False) -> bool:
     (run.path / FAILURE).unlink(missing_ok=True)
     _done(run, target).unlink(missing_ok=True)
     try:
-        with _repo(run.path) as repo, contextlib.chdir(run.path):
+        with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
             changed = bool(repo.reproduce(targets=[target], single_item=True, force=force))
     except TransientError:
         raise

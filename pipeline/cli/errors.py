@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +19,17 @@ from pipeline.cli.text import plain
 from pipeline.errors import RefitError
 from pipeline.stage import explain
 
+STOP_WITH_STDIN = "REFIT_STOP_WITH_STDIN"
+GRACE_SECONDS = 20
+EXIT_NOTHING_NEW = 99  # no failure: schedulers skip what would follow
+
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """One line for what a user can mend; SIGTERM ends our children too, as a terminal's Ctrl-C does."""
     signal.signal(signal.SIGTERM, _terminated)
+    if os.environ.pop(STOP_WITH_STDIN, None):  # not for our children
+        threading.Thread(target=_stop_with_stdin, daemon=True).start()
     # Stages are started as `python -m …` and must get this interpreter, also when its environment is not active.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:
@@ -35,6 +43,19 @@ def clear_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped. The same command continues this run.")
         raise typer.Exit(130) from None
+
+
+def _stop_with_stdin() -> None:
+    """End this process when standard input does: whoever started it holds the other end, and has died.
+
+    A scheduler's worker that is killed with SIGKILL stops nothing, and its successor would train beside us on one GPU.
+    """
+    while os.read(sys.stdin.fileno(), 1 << 12):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    for process in (*psutil.Process().children(recursive=True), psutil.Process()):
+        process.kill()
 
 
 def _terminated(number: int, frame: object) -> None:

@@ -17,9 +17,12 @@ from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
 from pipeline.cli import export, models, predict, quarantine, recipes, reference, schema, split
 from pipeline.cli.approve import approve
-from pipeline.cli.errors import clear_errors
+from pipeline.cli.errors import EXIT_NOTHING_NEW, clear_errors
+from pipeline.cli.gc import gc
+from pipeline.cli.pending import pending
 from pipeline.cli.promote import decision_of, promote, promoted, say_outcome, say_waiting
 from pipeline.cli.rollback import rollback
+from pipeline.cli.verify import verify
 from pipeline.errors import RefitError, TransientError
 from pipeline.promotion import approval, approval_text
 from pipeline.promotion.opening import located
@@ -28,7 +31,6 @@ from pipeline.runs import Run
 from pipeline.settings import params_file, parse, read_params, with_overrides
 from pipeline.stage import record_failure
 
-EXIT_NOTHING_NEW = 99
 GATE = "gate"
 
 app = typer.Typer(
@@ -44,12 +46,15 @@ app.add_typer(split.app, name="split")
 app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
 app.add_typer(models.app, name="models")
+models.app.command()(verify)
 app.command()(promote)
 app.command()(approve)
 app.command()(rollback)
 app.command()(recipes.recipes)
 app.command()(predict.predict)
 app.command()(export.export)
+app.command()(pending)
+app.command()(gc)
 console = Console()
 
 Source = Annotated[str | None, typer.Option(help="Directory or s3://bucket/prefix with one folder per class.")]

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import process_command
 import psutil
 import pytest
-import refit_command
 from airflow.sdk.exceptions import AirflowSkipException
-from refit_command import RefitFailure, RefitOperator, RunStage, StartRun, TransientFailure
+from process_command import ProcessCommand
+from refit_command import RefitFailure, TransientFailure, tasks
+
+OPERATORS = tasks(ProcessCommand)
+StartRun, RunStage, RunCommand = OPERATORS.StartRun, OPERATORS.RunStage, OPERATORS.RunCommand
 
 
 @pytest.fixture
@@ -29,13 +33,13 @@ def refit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
         script.chmod(0o755)
         return tmp_path
 
-    monkeypatch.setattr(refit_command, "REFIT", tmp_path / "refit")
+    monkeypatch.setattr(process_command, "REFIT", tmp_path / "refit")
     return install
 
 
-def run(operator: RefitOperator, **context: Any) -> Any:
+def run(operator: Any, **context: Any) -> Any:
     # As the task runner calls it; the class method itself refuses calls from elsewhere.
-    return type(operator).execute.__wrapped__(operator, {"run_id": "manual__1+00:00", **context})
+    return ProcessCommand.execute.__wrapped__(operator, {"run_id": "manual__1+00:00", **context})
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,43 @@ def test_a_stage_names_its_part(refit: Callable[[str], Path]) -> None:
 def test_much_output_on_both_streams_does_not_block(refit: Callable[[str], Path]) -> None:
     refit("for _ in range(5000): print('x' * 100); print('y' * 100, file=sys.stderr)\nprint('{\"parts\": [\"z\"]}')")
     assert run(StartRun(task_id="start"), params={"source": None, "set": []}) == ["z"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        (
+            'print("Hello"); print(json.dumps({"promote": True, "body": "# A\\nb"}))',
+            {"promote": True, "body": "# A\nb"},
+        ),
+        ('print(json.dumps({"early": 1})); print("Done.")', None),
+        ("print([1])", None),
+        ("pass", None),
+        ("print(json.dumps({'a': 1})); print('{\"b\": 2}', file=sys.stderr)", {"a": 1}),
+    ],
+    ids=["object", "not last", "list", "silent", "stderr does not count"],
+)
+def test_a_task_returns_the_json_object_on_the_last_line(
+    printed: str, expected: dict[str, Any] | None, refit: Callable[[str], Path]
+) -> None:
+    refit(printed)
+    assert run(RunStage(task_id="gate", stage="gate")) == expected
+
+
+def test_options_and_arguments_are_templates_and_stay_single_arguments(refit: Callable[[str], Path]) -> None:
+    folder = refit("json.dump(sys.argv[1:], open('got', 'w'))")
+    context = {"run_id": "r", "value": {"by": "me; touch x", "at": None}, "params": {"reason": "as before.sh"}}
+    stage = RunStage(task_id="promote", stage="promote", options=["--approval", "{{ value | tojson }}"])
+    stage.render_template_fields(context)
+    run(stage, **context)
+    got = json.loads((folder / "got").read_text())
+    assert got[:-1] == ["stage", "promote", "--run-id=r", "--approval"]
+    assert json.loads(got[-1]) == context["value"]
+
+    command = RunCommand(task_id="rollback", arguments=["rollback", "--reason", "{{ params.reason }}"])
+    command.render_template_fields(context)
+    run(command, **context)
+    assert json.loads((folder / "got").read_text()) == ["rollback", "--reason", "as before.sh"]
 
 
 def test_on_kill_ends_the_command(refit: Callable[[str], Path]) -> None:

@@ -89,6 +89,7 @@ def retrain(stages: tuple[Stage, ...], settings: Settings, params: Mapping[str, 
         approve = Approve(
             task_id="approve",
             patience=timedelta(hours=settings.airflow.approval_timeout_hours),
+            notifiers=[Notice("waiting", settings.airflow.notify)],
             doc_md="Wait for a person to approve or reject, if `gate.approval` and the decision ask for one.",
         )
         tasks["gate"] >> approve >> promote

@@ -79,6 +79,7 @@ class Airflow(Section):
     keep_runs: Annotated[int, Field(ge=1)]
     clean_days: Annotated[int, Field(ge=1)] | None
     approval_timeout_hours: Annotated[float, Field(gt=0, le=24 * 365)]
+    tensorboard_url: Annotated[str, Field(pattern=r"^https?://[^/]+")] | None
 
     @model_validator(mode="after")
     def _consistent(self) -> Airflow:

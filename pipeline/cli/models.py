@@ -77,15 +77,15 @@ def show(version: Version, model: Model = "classifier", as_json: Json = False) -
         if as_json:
             _print_json(
                 {"model": model, "version": number, "uri": registry.uri(number), "aliases": names}
-                | {"card": card, "moves": moves}
+                | {"card": card, "moves": moves, "text": _text(registry, number)}
             )
             return
         console.print(f"[bold]Version {number}[/] of {shown(model)} {' '.join(f'[green]{name}[/]' for name in names)}")
         console.print(f"[dim]{shown(registry.uri(number))}[/]\n")
-        try:
-            print("\n".join(map(plain, registry.text(number, "card.md").split("\n"))))
-        except ModelError:  # versions made before there were cards for people
+        if (text := _text(registry, number)) is None:
             _print_json(card)
+        else:
+            print("\n".join(map(plain, text.split("\n"))))
         for move in moves:
             console.print(_line(move))
 
@@ -131,6 +131,14 @@ def mirror(model: Model = "classifier") -> None:
             if version is not None
             else f"The model {shown(model)} has no live version yet; MLflow was told nothing."
         )
+
+
+def _text(registry: Registry, version: int) -> str | None:
+    """card.md; None for versions made before there were cards for people."""
+    try:
+        return registry.text(version, "card.md")
+    except ModelError:
+        return None
 
 
 def _row(registry: Registry, version: int, aliases: Mapping[str, int | None]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pipeline.promotion.gate.rule import Rule, figure
 from pipeline.settings import Gate
 
 ALWAYS, NEVER, BORDERLINE = "always", "never", "borderline"
+GAINS = {"gain over live", "gain with confidence"}
 FLOORS = {"accuracy floor", "balanced accuracy floor", "calibration"}
 
 
@@ -31,13 +32,18 @@ def doubts(rules: Sequence[Rule], evidence: Evidence, settings: Gate) -> Iterato
     """What a reviewer would want to see of a candidate that passes, a sentence each.
 
     `Rule.borderline` is no guide for the gain: `min_gain` lies just below zero and a retrained model differs little
-    from the live one, so that its bar is within nearly every interval.
+    from the live one, so that its bar is within most intervals. What counts there is whether a single image decides.
     """
     if near := [rule.rule for rule in rules if rule.borderline and rule.rule in FLOORS]:
         yield f"Other held-out images could have failed it: {', '.join(near)}."
-    gain = figure(judged(evidence), "difference")
-    if gain is not None and gain < 0:
-        yield f"It is measured worse than the live model ({gain:+.3f}), within what is allowed."
+    compared = judged(evidence)
+    images = figure(compared, "images") or 0
+    if close := [rule for rule in rules if rule.rule in GAINS and images and _within(rule, 1 / images)]:
+        found = wording.some([f"{rule.rule} ({rule.value:+.3f}, bar {rule.threshold:+.3f})" for rule in close])
+        yield f"One more wrong answer among {images} could have refused it: {found}."
+    high = figure(compared, "difference_high")
+    if high is not None and high < 0:
+        yield f"It is worse than the live model beyond doubt (at best {high:+.3f}), within what is allowed."
     classes = {f"{label!r}": row for label, row in (evidence.compared.get("per_class") or {}).items()}
     slices = {
         f"{part['by']} {part['value']!r}": part
@@ -57,6 +63,12 @@ def doubts(rules: Sequence[Rule], evidence: Evidence, settings: Gate) -> Iterato
     recalls = {label: figure(per_class.get(label), "recall") for label in evidence.compared.get("new_classes") or []}
     if weak := [label for label, recall in recalls.items() if recall is not None and recall < bar]:
         yield f"New classes are recalled below {bar:.3f}: {wording.names(weak)}."
+
+
+def _within(rule: Rule, step: float) -> bool:
+    if isinstance(rule.value, str | None) or isinstance(rule.threshold, str):
+        return False
+    return rule.value - rule.threshold < step
 
 
 def _lost(rows: Mapping[str, Mapping[str, Any]], tolerance: float) -> Iterator[str]:

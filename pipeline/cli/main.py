@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from pipeline.cli import export, models, predict, quarantine, recipes, reference
 from pipeline.cli.errors import clear_errors
 from pipeline.cli.promote import promote, promoted, say_outcome
 from pipeline.cli.rollback import rollback
+from pipeline.cli.text import plain
 from pipeline.errors import RefitError, TransientError
 from pipeline.promotion.opening import located
 from pipeline.report.build import build as build_report
@@ -104,6 +106,7 @@ def start(run_id: RunId, source: Source = None, model: Model = None, overrides: 
     with clear_errors():
         current = runs.create(run_id, _params(source, model, overrides), scheduled=True)
         build_report(current.path)
+        runs.publish(current)
         print(json.dumps({"run_id": current.run_id, "parts": current.params["train"]["parts"]}))
 
 
@@ -188,14 +191,27 @@ def _params(source: str | None, model: str | None, overrides: list[str] | None) 
 
 @contextmanager
 def _reporting(current: Run) -> Iterator[None]:
-    """Whatever happens inside, the run's report shows it afterwards."""
+    """Whatever happens inside, the run's report shows it afterwards, on other machines too.
+
+    What was cut off is not handed on: the run there stays as it was before.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # a full disk must not hide what happened before it
             build_report(current.path)
+        if isinstance(error, RefitError | typer.Exit) and not isinstance(error, TransientError):
+            _publish_failure(current)
         raise
     build_report(current.path)
+    runs.publish(current)
+
+
+def _publish_failure(current: Run) -> None:
+    try:
+        runs.publish(current)
+    except RefitError as error:  # what happened before it is what counts
+        print(f"warning: other machines are not told. {plain(str(error))}", file=sys.stderr)
 
 
 @contextmanager

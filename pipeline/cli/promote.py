@@ -41,12 +41,14 @@ def promote(
         runs.require_idle(current)
         promotion = promoted(current, reason)  # a refusal leaves the run as it was: it may have been promoted before
         build_report(current.path)
+        runs.publish(current)
         say_outcome(current, promotion)
 
 
 def promoted(current: Run, reason: str | None = None) -> dict[str, Any]:
     """Carry out the decision on a run, whichever it is; promotion.json's content."""
     registry = runs.registry(current.record["model"], current.params)
+    runs.bring_inputs(current, runs.PROMOTE)
     promotion = carry_out(current.path, registry, reason=reason)
     current.update(status=runs.PROMOTED if promotion["promoted"] else runs.REFUSED)
     if promotion["promoted"]:

@@ -109,6 +109,13 @@ class Execution(Section):
             raise ValueError(
                 f"mode is {self.mode}: expected the section execution.{self.mode} of params.yaml, got none"
             )
+        if self.mode == "kubernetes" and self.kubernetes is not None:
+            if self.kubernetes.home is None and self.remote is None:
+                raise ValueError("kubernetes.home is null: expected a PersistentVolumeClaim there, or remote to be set")
+            if self.kubernetes.home is not None and self.kubernetes.params is not None:
+                raise ValueError(
+                    "kubernetes.params: expected null beside kubernetes.home, which holds params.yaml itself"
+                )
         return self
 
 

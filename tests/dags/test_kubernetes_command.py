@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +57,7 @@ def problems(value: Any, kind: str, where: str = "pod") -> Iterator[str]:
             return
         for number, item in enumerate(value):
             yield from problems(item, matched[1], f"{where}[{number}]")
-    elif matched := re.fullmatch(r"dict\((\w+), (.*)\)", kind):
+    elif matched := re.fullmatch(r"dict\[(\w+), (.*)\]", kind):
         if not isinstance(value, dict):
             yield f"{where}: expected a mapping, got {value!r}"
             return
@@ -177,12 +179,13 @@ def test_a_template_adds_and_softens_nothing(tmp_path: Path) -> None:
     assert "podAntiAffinity" in manifest["spec"]["affinity"]
     soft = yaml.safe_load((ROOT / "deploy/pod-template.yaml").read_text())
     soft["spec"]["securityContext"] = {"runAsUser": 0, "runAsNonRoot": False}
-    soft["spec"]["automountServiceAccountToken"] = True
+    soft["spec"].update(automountServiceAccountToken=True, hostNetwork=True, hostPID=True)
     soft["spec"]["containers"][0]["securityContext"] = {"privileged": True, "readOnlyRootFilesystem": False}
     (tmp_path / "soft.yaml").write_text(yaml.safe_dump(soft))
     spec = rendered(operator(template=str(tmp_path / "soft.yaml")))["spec"]
     assert spec["securityContext"]["runAsUser"] == 10001
     assert spec["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID"} & spec.keys()
     assert spec["containers"][0]["securityContext"]["privileged"] is False
     assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     with pytest.raises(ValueError, match=r"execution\.kubernetes\.template: .*nowhere\.yaml"):
@@ -322,3 +325,22 @@ def test_a_running_container_has_no_outcome() -> None:
 def test_pods_are_named_after_their_task(task: str, part: str | None, name: str) -> None:
     assert pod_name(task, part) == name
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", pod_name("x" * 200 + "-", "ü"))
+
+
+@pytest.mark.skipif(
+    "KUBERNETES_VALIDATE" not in os.environ,
+    reason="KUBERNETES_VALIDATE names no command; `pip install kubernetes-validate` in an environment of its own has it",
+)
+def test_pods_and_manifests_keep_to_the_published_schema(tmp_path: Path) -> None:
+    """Kubernetes' own OpenAPI description, with unknown fields refused."""
+    for number, (stage, case) in enumerate((stage, case) for stage in ("ingest", "train") for case in CASES):
+        (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(rendered(operator(stage, **CASES[case]))))
+    paths = [*sorted(tmp_path.glob("*.yaml")), ROOT / "deploy/pod-template.yaml", ROOT / "deploy/workspace.yaml"]
+    command = [os.environ["KUBERNETES_VALIDATE"], "--strict", *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "wrong.yaml").write_text(
+        (ROOT / "deploy/pod-template.yaml").read_text().replace("affinity:", "afinity:")
+    )
+    command = [os.environ["KUBERNETES_VALIDATE"], "--strict", str(tmp_path / "wrong.yaml")]
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0

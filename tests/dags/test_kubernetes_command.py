@@ -329,7 +329,7 @@ def test_pods_are_named_after_their_task(task: str, part: str | None, name: str)
 
 @pytest.mark.skipif(
     "KUBERNETES_VALIDATE" not in os.environ,
-    reason="KUBERNETES_VALIDATE names no command; `pip install kubernetes-validate` in an environment of its own has it",
+    reason="KUBERNETES_VALIDATE names no command; the package kubernetes-validate, not in the lock, has it",
 )
 def test_pods_and_manifests_keep_to_the_published_schema(tmp_path: Path) -> None:
     """Kubernetes' own OpenAPI description, with unknown fields refused."""

@@ -320,6 +320,7 @@ class Execution(Section):
     """Of the section `execution`, what a run itself needs to know; the rest is for whoever starts its tasks."""
 
     workers: Count
+    remote: Annotated[str, Field(pattern=r"^s3://[^/]+")] | None
 
     @property
     def processes(self) -> int:

@@ -191,8 +191,8 @@ def test_a_restarted_scheduler(site: Site) -> None:
 def test_an_api_server_that_is_away(site: Site) -> None:
     with site.run() as (run_id, _):
         api = site.process("api-server")
-        api.terminate()
-        api.wait(20)
+        for process in (*api.children(recursive=True), api):
+            process.kill()
         time.sleep(8)  # several heartbeats are lost
         site.start_again("api-server")
         site.events.release(HELD)

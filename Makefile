@@ -29,7 +29,7 @@ down: setup ## stop what `make ui` started
 	@REFIT_HOME="$${REFIT_HOME:-.demo/home}" $(BIN)/python -m embedded down
 
 test: lint ## checks and tests
-	$(BIN)/python -m pytest -m "not airflow and not docker and not mlflow and not services" --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest -m "not airflow and not docker and not mlflow and not services and not kfp" --numprocesses auto --dist loadfile
 
 test-airflow: setup ## tests that run whole retrainings in Airflow
 	$(BIN)/python -m pytest -m airflow
@@ -39,6 +39,12 @@ test-mlflow: setup ## tests against a real MLflow server
 	@[ -x build/mlflow/bin/mlflow ] || $(UV) venv --quiet --clear --python $(BIN)/python build/mlflow
 	@[ -x build/mlflow/bin/mlflow ] || VIRTUAL_ENV=build/mlflow $(UV) pip install --quiet 'mlflow>=3,<4'
 	MLFLOW=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -m mlflow
+
+# Likewise: kfp wants another protobuf than TensorFlow (docs/adr/0032).
+test-kfp: setup ## tests of the Kubeflow pipeline with kfp's own compiler and local runner
+	@[ -x build/kfp/bin/kfp ] || $(UV) venv --quiet --clear --python $(BIN)/python build/kfp
+	@[ -x build/kfp/bin/kfp ] || VIRTUAL_ENV=build/kfp $(UV) pip install --quiet 'kfp>=2.14,<3' kfp-kubernetes docker
+	REFIT_KFP_PYTHON=$(CURDIR)/build/kfp/bin/python $(BIN)/python -m pytest -m kfp
 
 test-services: setup ## tests on PostgreSQL, Redis and Celery; as root it installs both where they are missing
 	@if [ "$$(id -u)" = 0 ] && ! { command -v redis-server && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; \

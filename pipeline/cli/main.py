@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
-from pipeline.cli import export, models, predict, quarantine, recipes, reference, schema, split
+from pipeline.cli import export, kfp, models, predict, quarantine, recipes, reference, schema, split
 from pipeline.cli.errors import clear_errors
 from pipeline.cli.promote import promote, promoted, say_outcome
 from pipeline.cli.rollback import rollback
@@ -41,6 +41,7 @@ app.add_typer(split.app, name="split")
 app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
 app.add_typer(models.app, name="models")
+app.add_typer(kfp.app, name="kfp")
 app.command()(promote)
 app.command()(rollback)
 app.command()(recipes.recipes)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
-from pipeline.cli import export, models, predict, quarantine, recipes, reference, schema, split
+from pipeline.cli import export, kfp, models, predict, quarantine, recipes, reference, schema, split
 from pipeline.cli.approve import approve
 from pipeline.cli.errors import EXIT_NOTHING_NEW, clear_errors
 from pipeline.cli.gc import gc
@@ -49,6 +49,7 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
 app.add_typer(models.app, name="models")
 models.app.command()(verify)
+app.add_typer(kfp.app, name="kfp")
 app.command()(promote)
 app.command()(approve)
 app.command()(rollback)

@@ -121,13 +121,11 @@ class BucketStorage:
         return self._objects.create(f"{LIVE_FOLDER}/{name_of_move(move['generation'])}", _as_json(move))
 
     def rejections(self) -> list[dict[str, Any]]:
-        with self._explained():
-            names = sorted(self._name(item) for item in self.bucket.list(f"{REJECTED_FOLDER}/"))
-        bodies = [self._read(name) for name in names]
+        bodies = [self._objects.read(name) for name in sorted(self._objects.names(f"{REJECTED_FOLDER}/"))]
         return [json.loads(body) for body in bodies if body is not None]
 
     def add_rejection(self, rejection: Mapping[str, Any]) -> None:
-        self._create(f"{REJECTED_FOLDER}/{name_of_rejection(rejection)}", _as_json(rejection))
+        self._objects.create(f"{REJECTED_FOLDER}/{name_of_rejection(rejection)}", _as_json(rejection))
 
     def _claimed(self, body: bytes) -> int:
         """A number of our own. What was cut off while it sent the very same files had one, which we take over."""

@@ -30,8 +30,6 @@ class RefitReview(AirflowPlugin):
             "href": f"{PREFIX}/models",
             "destination": "nav",
             "url_route": "models",
-            "icon": f"{PREFIX}/static/models.svg",
-            "icon_dark_mode": f"{PREFIX}/static/models-dark.svg",
             "nav_top_level": True,
         },
     ]

@@ -24,7 +24,6 @@ PREFIX = "/refit"
 RETRAIN, ROLLBACK = "retrain", "rollback"  # DAGs
 LISTED = 30  # runs
 STATIC = {"shell.css": "text/css", "shell.js": "text/javascript", "models.js": "text/javascript"}
-STATIC |= {"models.svg": "image/svg+xml", "models-dark.svg": "image/svg+xml"}
 METRICS = {"balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy"}
 
 _may_read = Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=RETRAIN))

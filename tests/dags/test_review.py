@@ -16,7 +16,7 @@ import pytest
 from embedded import server
 from embedded.client import Client
 from embedded.config import USER
-from pipeline.promotion.opening import open_registry
+from pipeline.promotion.folder_storage import FolderStorage
 from pipeline.promotion.registry import Registry
 from tests.browser import CHROMIUM, Tab, chromium
 from tests.dags.test_embedded import SETTINGS, directory, draw
@@ -120,7 +120,7 @@ def wait_for_run(client: Client, run_id: str) -> str:
 
 
 def registry(home: Path) -> Registry:
-    return open_registry(str(home / "registry"), MODEL)
+    return Registry(FolderStorage(home / "registry" / MODEL))
 
 
 def refit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

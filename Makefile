@@ -5,13 +5,14 @@ SHELL := bash
 
 PYTHON ?= python3
 DOCKER ?= docker
+IMAGES ?= airflow data train-cpu train-gpu
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
 COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup demo ui down test test-airflow test-mlflow lint lock images clean
+.PHONY: help setup demo ui down test test-airflow test-docker test-kfp test-mlflow test-services lint lock images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,18 @@ test-mlflow: setup ## tests against a real MLflow server
 	@[ -x build/mlflow/bin/mlflow ] || VIRTUAL_ENV=build/mlflow $(UV) pip install --quiet 'mlflow>=3,<4'
 	MLFLOW=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -m mlflow
 
+test-docker: setup ## tests in the real images, on the Docker engine there is or one that root starts
+	@if [ "$$(id -u)" = 0 ] && ! docker info >/dev/null 2>&1 && ! { command -v dockerd && command -v debootstrap; } >/dev/null; then \
+	    apt-get update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+	        debootstrap docker.io iptables >/dev/null; fi
+	$(BIN)/python -m pytest -m docker
+
+test-services: setup ## tests on PostgreSQL, Redis and Celery; as root it installs both where they are missing
+	@if [ "$$(id -u)" = 0 ] && ! { command -v redis-server && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; \
+	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --no-install-recommends \
+	    --option Dpkg::Use-Pty=0 postgresql redis-server >/dev/null; fi
+	$(BIN)/python -m pytest -m services
+
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -51,8 +64,8 @@ lock: setup ## resolve the dependencies of pyproject.toml anew
 	$(COMPILE) --group pyproject.toml:gpu --constraint requirements.lock --python-version 3.13 \
 	    --python-platform x86_64-manylinux_2_40 --output-file requirements-gpu.lock
 
-images: ## build the four container images; BUILD_ARGS goes to docker build
-	for target in airflow data train-cpu train-gpu; do \
+images: ## build the container images; IMAGES names some of them, BUILD_ARGS goes to docker build
+	for target in $(IMAGES); do \
 	    DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_ARGS) --target "$$target" --tag "refit-$$target" .; \
 	done
 

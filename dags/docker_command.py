@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowException
+from process_death import end_with_parent
 from refit_command import TRAINING, Command, Outcome, RefitFailure, Transcript, TransientFailure, image_of
 from refit_settings import Docker, refit_home
 
@@ -73,6 +74,7 @@ def docker_command(settings: Docker) -> type[DockerOperator]:
             self.stage = stage
 
         def execute(self, context: Context) -> Any:
+            end_with_parent()
             arguments = self.refit_arguments(context)
             self.command = ["refit", *arguments]
             self.labels = labels(context, self.part)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from airflow.sdk import BaseOperator, Context
+from process_death import end_with_parent
 from refit_command import Command, Outcome, Transcript
 
 GRACE_SECONDS = 20
@@ -30,6 +31,7 @@ class ProcessCommand(Command, BaseOperator):
         self.stage = stage
 
     def execute(self, context: Context) -> Any:
+        end_with_parent()
         command = [str(REFIT), *self.refit_arguments(context)]
         self.log.info("Running %s", command)
         return self.conclude(context, self._run(command))

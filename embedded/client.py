@@ -67,6 +67,10 @@ class Client:
         answer = self._http.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": params})
         return str(_checked(answer)["dag_run_id"])
 
+    def fail(self, dag_id: str, run_id: str) -> None:
+        """End a run, its tasks included."""
+        _checked(self._http.patch(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", json={"state": "failed"}))
+
     def run_state(self, dag_id: str, run_id: str) -> str:
         """queued, running, success or failed."""
         return str(self._get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"])

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ USER = "admin"
 MARK = "REFIT_EMBEDDED"  # environment variable that every process of one server inherits; its value is the home
 
 
-def write(airflow: Path, dags: Path, port: int, url: str) -> None:
+Sections = Mapping[str, Mapping[str, object]]
+
+
+def write(airflow: Path, dags: Path, port: int, url: str, overrides: Sections) -> None:
     """Write airflow.cfg, which is the only place of settings: nothing secret is in the environment."""
     keys = _secrets(airflow)
     sections: dict[str, dict[str, object]] = {
@@ -62,6 +65,8 @@ def write(airflow: Path, dags: Path, port: int, url: str) -> None:
             "colored_console_log": False,
         },
     }
+    for section, options in overrides.items():
+        sections[section] = {**sections.get(section, {}), **options}
     config = configparser.ConfigParser(interpolation=None)
     for section, options in sections.items():
         # Airflow interpolates, so a percent sign in a path has to be doubled.

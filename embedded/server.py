@@ -1,7 +1,8 @@
 """Airflow on this machine, without Docker: SQLite, the local executor and four processes on 127.0.0.1.
 
 Not `airflow standalone`, which listens on all interfaces and leaves its children behind when it is ended. Everything
-lies in `$REFIT_HOME/airflow`. This is for a laptop, the demo and the tests, not for production.
+lies in `$REFIT_HOME/airflow`. This is for a laptop, the demo and the tests, not for production; with a `Deployment`,
+tests put it on the databases and executors of production.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -53,12 +54,21 @@ class Server:
         return Client(self.url, USER, self.password)
 
 
+@dataclass(frozen=True)
+class Deployment:
+    """What differs from the local Airflow."""
+
+    settings: config.Sections = field(default_factory=dict)
+    processes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # name -> arguments of `airflow`, beside ours
+    prepare: Sequence[Sequence[str]] = ()  # commands to run once, after the database was created
+
+
 def refit_home() -> Path:
     """$REFIT_HOME, or .refit in the current directory."""
     return Path(os.environ.get("REFIT_HOME") or ".refit").absolute()
 
 
-def start(home: Path, *, dags: Path = ROOT / "dags") -> Server:
+def start(home: Path, *, dags: Path = ROOT / "dags", deployment: Deployment | None = None) -> Server:
     """Start Airflow for the `REFIT_HOME` at `home`, or return the one that runs there already.
 
     Raises `ServerError` with the end of the log if a process dies or the whole takes too long; nothing is left running.
@@ -70,7 +80,7 @@ def start(home: Path, *, dags: Path = ROOT / "dags") -> Server:
             return server
         end(airflow)  # what a killed start or a crash left
         try:
-            return _start(home, airflow, dags)
+            return _start(home, airflow, dags, deployment or Deployment())
         except BaseException:
             end(airflow)
             raise
@@ -100,16 +110,16 @@ def processes(home: Path) -> list[psutil.Process]:
     return belonging(home / "airflow")
 
 
-def _start(home: Path, airflow: Path, dags: Path) -> Server:
+def _start(home: Path, airflow: Path, dags: Path, deployment: Deployment) -> Server:
     port = config.free_port()
     url = f"http://{HOST}:{port}"
-    config.write(airflow, dags, port, url)
+    config.write(airflow, dags, port, url, deployment.settings)
     password = config.password_of(airflow)
     environment = config.environment_of(home, airflow)
-    _migrate(airflow, environment)
+    _prepare(airflow, environment, deployment.prepare)
 
     started = {}
-    for name, arguments in PROCESSES.items():
+    for name, arguments in {**PROCESSES, **deployment.processes}.items():
         started[name] = spawn([sys.executable, "-m", "airflow", *arguments], airflow / f"{name}.log", environment)
         record(airflow, url, started)
 
@@ -142,25 +152,29 @@ def _healthy(url: str) -> bool:
     return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
 
 
-def _migrate(airflow: Path, environment: dict[str, str]) -> None:
+def _prepare(airflow: Path, environment: dict[str, str], more: Sequence[Sequence[str]]) -> None:
     """Create or upgrade the database, once per version of Airflow: it takes as long as all else together."""
     stamp = airflow / "migrated"
     version = importlib.metadata.version("apache-airflow")
     if stamp.exists() and stamp.read_text() == version:
         return
     log = airflow / "migrate.log"
-    with log.open("wb") as stream:
-        status = subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-            check=False,
-        ).returncode
-    if status:
-        raise ServerError(f"Airflow could not create its database (status {status}).\n{_log_end(airflow, 'migrate')}")
+    log.write_bytes(b"")
+    for command in ([sys.executable, "-m", "airflow", "db", "migrate"], *more):
+        with log.open("ab") as stream:
+            status = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                check=False,
+            ).returncode
+        if status:
+            raise ServerError(
+                f"Airflow could not create its database (status {status}).\n{_log_end(airflow, 'migrate')}"
+            )
     stamp.write_text(version)
 
 

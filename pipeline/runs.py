@@ -7,6 +7,7 @@ the same model, and can be continued after any interruption.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import psutil
 import yaml
@@ -38,13 +39,22 @@ if TYPE_CHECKING:
 
 RUNNING, INTERRUPTED, FAILED = "running", "interrupted", "failed"
 NOTHING_NEW, REFUSED, PROMOTED = "nothing_new", "refused", "promoted"
-DECIDED = {REFUSED, PROMOTED}
+REJECTED, WAITING = "rejected", "waiting"  # by a person; for a person's approval
+DECIDED = {REFUSED, PROMOTED, REJECTED, WAITING}
 BASES = {*DECIDED, NOTHING_NEW}  # later runs build on the data of these; nothing new may still mean new quarantine
 
 PROMOTE = "promote"  # the one step that acts on the world, hence no stage of the graph
 MINIMUM_FREE_BYTES = 200 << 20  # a model with its optimizer's checkpoints, shards of a small batch, DVC's database
 _CODE = ("pipeline", "components")
 _PROMOTED = ("models/final", "data/assignment.parquet", "data/manifest", "data/features")
+_TABLES = (
+    "data/manifest",
+    "data/quarantine",
+    "data/features",
+    "data/duplicates",
+    "data/splits",
+    "data/assignment.parquet",
+)
 _REPORTED = ("data/quarantine", "data/predictions.parquet", "models/final/history.json")
 _GRAPH = ("dvc.yaml", ".dvcignore")
 _DVC_CONFIG = """\
@@ -202,7 +212,8 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
     model = settings.promote.model
     parent = parent_of(model)
     if parent is not None:
-        parent = find(parent.run_id)
+        if shared is not None:
+            _fetch(parent, shared)
         _same_source(parent, params)
     try:
         run.path.parent.mkdir(parents=True, exist_ok=True)
@@ -298,7 +309,7 @@ def _check_out(path: Path, shared: Workspaces | None) -> None:
         return
     # By output, not by stage: the parent's stages may have had fewer, which is no loss. What they had must be there.
     outputs = [output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())]
-    with _repo(path) as repo, contextlib.chdir(path):
+    with _using_cache(), _repo(path) as repo, contextlib.chdir(path):
         declared = {str(out) for out in repo.index.outs}
         repo.checkout(targets=[output for output in outputs if output in declared], force=True)
 
@@ -365,6 +376,36 @@ def nothing_new(run: Run) -> bool:
 
 
 @contextlib.contextmanager
+def _using_cache() -> Iterator[None]:
+    """While a stage runs, what it has put into the cache is in no dvc.lock yet, so nobody may clear the cache of what
+    none names. The system ends this with the process, however that ends."""
+    with _cache_lock() as stream:
+        with contextlib.suppress(OSError):  # a file system without locks; there the cache is never cleared either
+            fcntl.flock(stream, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def cache_alone() -> Iterator[bool]:
+    """Whether no stage works with the cache; if so, none begins to until the block is left."""
+    with _cache_lock() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
+def _cache_lock() -> Iterator[IO[bytes]]:
+    path = refit_home() / "cache" / "in-use.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        yield stream
+
+
+@contextlib.contextmanager
 def _repo(path: Path) -> Iterator[Any]:
     """DVC's repository object. Its own errors become ours; what a stage said is in failure.json."""
     from dvc.exceptions import DvcException  # 0.6 s to import, which `refit --help` need not pay
@@ -398,7 +439,7 @@ def _bring(run: Run, wanted: Iterable[str]) -> None:
     lock = yaml.safe_load((run.path / "dvc.lock").read_text()) if (run.path / "dvc.lock").exists() else {"stages": {}}
     written = {output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())}
     targets = set()
-    with _repo(run.path) as repo, contextlib.chdir(run.path):
+    with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
         for output in written & {str(out) for out in repo.index.outs if out.use_cache}:
             for path in map(PurePosixPath, wanted):
                 if PurePosixPath(output).is_relative_to(path):
@@ -408,6 +449,21 @@ def _bring(run: Run, wanted: Iterable[str]) -> None:
         if targets:
             repo.fetch(targets=sorted(targets))
             repo.checkout(targets=sorted(targets), force=True)
+
+
+def opened(run_id: str, wanted: Iterable[str] = _TABLES) -> Run:
+    """`find`, with outputs to be read here too: its tables, or those named."""
+    run = find(run_id)
+    if workspaces() is not None:
+        _bring(run, wanted)
+    return run
+
+
+def newest_first(model: str | None) -> Iterator[Run]:
+    """Runs of a model (None: of all) with their tables, one after the other as they are asked for."""
+    for run in reversed(all_runs()):
+        if model in (None, run.record["model"]):
+            yield run if workspaces() is None else opened(run.run_id)
 
 
 def bring_inputs(run: Run, target: str) -> None:
@@ -437,7 +493,7 @@ def _hand_on(run: Run, target: str) -> None:
     """With execution.remote: let other machines have what a stage has made, and what makes repeating it needless."""
     if workspaces() is None:
         return
-    with _repo(run.path) as repo, contextlib.chdir(run.path):
+    with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
         repo.push(targets=[target], run_cache=True)
 
 
@@ -486,7 +542,7 @@ def reproduce(run: Run, target: str, *, force: bool = False) -> bool:
     (run.path / FAILURE).unlink(missing_ok=True)
     _done(run, target).unlink(missing_ok=True)
     try:
-        with _repo(run.path) as repo, contextlib.chdir(run.path):
+        with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
             # Entries of the run cache come one by one, so only for what is dearest to repeat.
             pull = _name(target) == "train" and workspaces() is not None
             changed = bool(repo.reproduce(targets=[target], single_item=True, force=force, pull=pull))

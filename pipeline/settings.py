@@ -303,6 +303,7 @@ class Gate(Section):
     max_class_loss: Share
     max_slice_loss: Share
     allow_dropped_classes: bool
+    approval: Literal["never", "always", "borderline"]
 
 
 class Promote(Section):

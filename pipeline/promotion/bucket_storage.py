@@ -23,10 +23,12 @@ from pipeline.errors import ModelError, TransientError
 from pipeline.promotion.storage import (
     CHECKSUMS,
     LIVE_FOLDER,
+    REJECTED_FOLDER,
     differing,
     digests_of,
     make_read_only,
     name_of_move,
+    name_of_rejection,
     require_undamaged,
 )
 from pipeline.sources.bucket import BucketSource
@@ -117,6 +119,14 @@ class BucketStorage:
     def add_move(self, move: Mapping[str, Any]) -> bool:
         self._objects.check_conditions(_claim(_NOBODY))
         return self._objects.create(f"{LIVE_FOLDER}/{name_of_move(move['generation'])}", _as_json(move))
+
+    def rejections(self) -> list[dict[str, Any]]:
+        names = sorted(self._objects.names(f"{REJECTED_FOLDER}/"))
+        bodies = [self._objects.read(name) for name in names]
+        return [json.loads(body) for body in bodies if body is not None]
+
+    def add_rejection(self, rejection: Mapping[str, Any]) -> None:
+        self._objects.create(f"{REJECTED_FOLDER}/{name_of_rejection(rejection)}", _as_json(rejection))
 
     def _claimed(self, body: bytes) -> int:
         """A number of our own. What was cut off while it sent the very same files had one, which we take over."""

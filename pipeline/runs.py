@@ -47,6 +47,14 @@ PROMOTE = "promote"  # the one step that acts on the world, hence no stage of th
 MINIMUM_FREE_BYTES = 200 << 20  # a model with its optimizer's checkpoints, shards of a small batch, DVC's database
 _CODE = ("pipeline", "components")
 _PROMOTED = ("models/final", "data/assignment.parquet", "data/manifest", "data/features")
+_TABLES = (
+    "data/manifest",
+    "data/quarantine",
+    "data/features",
+    "data/duplicates",
+    "data/splits",
+    "data/assignment.parquet",
+)
 _REPORTED = ("data/quarantine", "data/predictions.parquet", "models/final/history.json")
 _GRAPH = ("dvc.yaml", ".dvcignore")
 _DVC_CONFIG = """\
@@ -204,7 +212,8 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
     model = settings.promote.model
     parent = parent_of(model)
     if parent is not None:
-        parent = find(parent.run_id)
+        if shared is not None:
+            _fetch(parent, shared)
         _same_source(parent, params)
     try:
         run.path.parent.mkdir(parents=True, exist_ok=True)
@@ -430,7 +439,7 @@ def _bring(run: Run, wanted: Iterable[str]) -> None:
     lock = yaml.safe_load((run.path / "dvc.lock").read_text()) if (run.path / "dvc.lock").exists() else {"stages": {}}
     written = {output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())}
     targets = set()
-    with _repo(run.path) as repo, contextlib.chdir(run.path):
+    with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
         for output in written & {str(out) for out in repo.index.outs if out.use_cache}:
             for path in map(PurePosixPath, wanted):
                 if PurePosixPath(output).is_relative_to(path):
@@ -440,6 +449,21 @@ def _bring(run: Run, wanted: Iterable[str]) -> None:
         if targets:
             repo.fetch(targets=sorted(targets))
             repo.checkout(targets=sorted(targets), force=True)
+
+
+def opened(run_id: str, wanted: Iterable[str] = _TABLES) -> Run:
+    """`find`, with outputs to be read here too: its tables, or those named."""
+    run = find(run_id)
+    if workspaces() is not None:
+        _bring(run, wanted)
+    return run
+
+
+def newest_first(model: str | None) -> Iterator[Run]:
+    """Runs of a model (None: of all) with their tables, one after the other as they are asked for."""
+    for run in reversed(all_runs()):
+        if model in (None, run.record["model"]):
+            yield run if workspaces() is None else opened(run.run_id)
 
 
 def bring_inputs(run: Run, target: str) -> None:
@@ -469,7 +493,7 @@ def _hand_on(run: Run, target: str) -> None:
     """With execution.remote: let other machines have what a stage has made, and what makes repeating it needless."""
     if workspaces() is None:
         return
-    with _repo(run.path) as repo, contextlib.chdir(run.path):
+    with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
         repo.push(targets=[target], run_cache=True)
 
 

@@ -80,6 +80,7 @@ def _carry_out(current: Run, answer: approval.Approval) -> None:
     runs.require_idle(current)
     promotion = promoted(current, answer=answer)
     build_report(current.path)
+    runs.publish(current)
     say_outcome(current, promotion)
 
 

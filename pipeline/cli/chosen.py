@@ -15,8 +15,8 @@ def newest(model: str | None, run_id: str | None, *, stage: str, wanted: str) ->
     """
     if run_id is not None and model is not None:
         raise SettingsError("Expected --model or --run, got both.", fix="a run has one model: leave out --model")
-    for run in runs.all_runs()[::-1] if run_id is None else [runs.find(run_id)]:
-        if (run.path / DONE / stage).exists() and model in (None, run.record["model"]):
+    for run in runs.newest_first(model) if run_id is None else [runs.opened(run_id)]:
+        if (run.path / DONE / stage).exists():
             return run
     asked = f"run {run_id}" if run_id else f"runs of model {model!r}" if model else "runs"
     raise DataError(

@@ -23,6 +23,7 @@ from pipeline.cli.gc import gc
 from pipeline.cli.pending import pending
 from pipeline.cli.promote import decision_of, promote, promoted, say_outcome, say_waiting
 from pipeline.cli.rollback import rollback
+from pipeline.cli.show import show
 from pipeline.cli.text import plain
 from pipeline.cli.verify import verify
 from pipeline.errors import RefitError, TransientError
@@ -53,6 +54,7 @@ app.add_typer(kfp.app, name="kfp")
 app.command()(promote)
 app.command()(approve)
 app.command()(rollback)
+app.command()(show)
 app.command()(recipes.recipes)
 app.command()(predict.predict)
 app.command()(export.export)

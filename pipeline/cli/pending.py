@@ -61,9 +61,9 @@ def pending(
 
 def _newest(model: str) -> tuple[Run | None, History]:
     """The newest run of the model that has read the source, and what it and those before it have found."""
-    for run in reversed(runs.all_runs()):
+    for run in runs.newest_first(model):
         quarantine = run.path / "data/quarantine"
-        if run.record["model"] == model and (quarantine / history.CURRENT).exists():
+        if (quarantine / history.CURRENT).exists():
             return run, history.read(run.path / "data/manifest", quarantine)
     empty = manifest.QUARANTINE_SCHEMA.empty_table()
     return None, History({}, {}, empty, manifest.SCHEMA.empty_table())

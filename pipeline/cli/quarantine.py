@@ -123,9 +123,9 @@ def release(
 
 def _newest(model: str | None) -> tuple[Run, History]:
     """The newest run that knows of a quarantine; a run that ended in ingest knows the one that it began with."""
-    for run in reversed(runs.all_runs()):
+    for run in runs.newest_first(model):
         folder = run.path / "data/quarantine"
-        if model in (None, run.record["model"]) and (folder / history.CURRENT).exists():
+        if (folder / history.CURRENT).exists():
             return run, history.read(run.path / "data/manifest", folder)
     raise DataError(
         f"Expected a run{f' of model {model!r}' if model else ''} that has ingested its source, found none.",

@@ -121,7 +121,8 @@ class BucketStorage:
         return self._objects.create(f"{LIVE_FOLDER}/{name_of_move(move['generation'])}", _as_json(move))
 
     def rejections(self) -> list[dict[str, Any]]:
-        bodies = [self._objects.read(name) for name in sorted(self._objects.names(f"{REJECTED_FOLDER}/"))]
+        names = sorted(self._objects.names(f"{REJECTED_FOLDER}/"))
+        bodies = [self._objects.read(name) for name in names]
         return [json.loads(body) for body in bodies if body is not None]
 
     def add_rejection(self, rejection: Mapping[str, Any]) -> None:

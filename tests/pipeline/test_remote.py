@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import boto3
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline import files, remote, runs
 from pipeline.errors import DataError, SettingsError
@@ -257,3 +262,102 @@ def test_a_failure_is_seen_on_other_machines(machine: Callable[[str], Path], sou
     run = runs.find("1")
     assert "nowhere" in files.read_json(run.path / "failure.json")["problem"]
     assert "nowhere" in (run.path / "report.html").read_text()
+
+
+def test_a_killed_stage_leaves_the_run_as_it_was(machine: Callable[[str], Path], source: Path) -> None:
+    a = machine("a")
+    assert refit(a, "start", "--run-id=1", f"--source={source}").returncode == 0
+    run = runs.find("1")
+    # The code of this run waits in its first stage, and is the run's own: its digest says so.
+    real = (run.path / "components/ingest.py").read_text()
+    (run.path / "components/ingest.py").write_text("import pathlib, time; pathlib.Path('up').touch(); time.sleep(300)")
+    before = newest_state("1")
+    with subprocess.Popen(
+        [REFIT, "stage", "ingest", "--run-id=1"], stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (run.path / "up").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert newest_state("1") == before
+    machine("b")
+    again = runs.find("1")
+    assert (again.path / "components/ingest.py").read_text() == real
+    assert not (again.path / "up").exists()
+
+
+def test_a_file_of_a_run_is_shown_on_any_machine_and_no_other_file(
+    machine: Callable[[str], Path], source: Path
+) -> None:
+    machine("a")
+    run = start("1", source)
+    files.write_text(run.path / "report.html", "<p>é</p>")
+    runs.publish(run)
+    b = machine("b")
+    assert refit(b, "show", "1", "report.html").stdout == "<p>é</p>"
+    (b / "secret").write_text("s3cret")
+    (b / "runs/1/link").symlink_to(b / "secret")
+    for name in ("../../secret", str(b / "secret"), "link", "nothing", "", ".", "metrics"):
+        done = refit(b, "show", "1", name)
+        assert (done.returncode, done.stdout) == (65, ""), name
+        assert "has no file" in done.stderr
+
+
+# The smallest job that is still the whole job.
+SETTINGS = [
+    "train.parts=[fold-0, fold-1, final]",
+    "train.input_size=32",
+    "train.views=0",
+    "train.recipe=linear_probe",
+    "train.phases.head.epochs=2",
+    "evaluate.resamples=100",
+    "serve.calls=5",
+    "serve.container=never",
+    "gate.min_accuracy=0.0",
+    "gate.min_balanced_accuracy=0.0",
+    "gate.min_test_images=1",
+    "gate.max_fold_spread=1.0",
+    "gate.max_calibration_error=1.0",
+]
+
+
+@pytest.mark.timeout(1200)
+def test_every_stage_on_a_machine_of_its_own(machine: Callable[[str], Path], tmp_path: Path) -> None:
+    """As in pods: each begins with nothing, and nothing is left of it but what it handed on."""
+    for number, label in enumerate(("red", "green", "blue")):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for image in range(24):
+            noise = np.random.default_rng([number, image]).normal(0, 40, (32, 32, 3))
+            noise[..., number] += 120
+            pixels = np.clip(noise + 60, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{image}.png")
+    pods = iter(range(100))
+
+    def pod(*arguments: str, expected: int = 0) -> str:
+        home = machine(f"pod-{next(pods)}")
+        done = refit(home, *arguments)
+        assert done.returncode == expected, f"{arguments}\n{done.stdout}\n{done.stderr}"
+        shutil.rmtree(home)
+        return done.stdout
+
+    settings = [f"--set={text}" for text in SETTINGS]
+    begun = pod("start", "--run-id=1", f"--source={tmp_path / 'photos'}", *settings)
+    parts = json.loads(begun.splitlines()[-1])["parts"]
+    for stage in ("ingest", "profile", "validate", "shard"):
+        pod("stage", stage, "--run-id=1")
+    for part in parts:
+        pod("stage", "train", f"--part={part}", "--run-id=1")
+    for stage in ("evaluate", "diagnose", "serve", "gate", "promote"):
+        pod("stage", stage, "--run-id=1")
+    [listed] = json.loads(pod("models", "list", "--json"))["versions"]
+    assert (listed["run_id"], listed["aliases"]) == ("1", ["live"])
+    assert "promoted" in pod("runs")
+    report = pod("show", "1", "report.html")
+    assert "Quarantine" in report or "quarantine" in report
+
+    # The same again: nothing is new, which a machine that never saw the first run finds out.
+    pod("start", "--run-id=2", f"--source={tmp_path / 'photos'}", *settings)
+    pod("stage", "ingest", "--run-id=2", "--skip-if-nothing-new", expected=99)
+    assert "nothing_new" in pod("runs")

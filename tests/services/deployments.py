@@ -22,7 +22,12 @@ def celery(database: str, broker: str, **sections: dict[str, object]) -> Deploym
                 "worker_concurrency": 2,
             },
             # As deploy/airflow.cfg: an API server that is started again is waited for.
-            "workers": {"min_heartbeat_interval": 1, "max_failed_heartbeats": 60, "execution_api_retries": 10},
+            "workers": {
+                "min_heartbeat_interval": 1,
+                "max_failed_heartbeats": 60,
+                "execution_api_retries": 30,
+                "execution_api_retry_wait_max": 5,
+            },
             "celery_broker_transport_options": {"visibility_timeout": 7 * 86400},
             **sections,
         },

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from embedded.server import Deployment
 
 WORKERS = ("worker-one", "worker-two")
 
 
-def local(database: str, **sections: dict[str, object]) -> Deployment:
-    return Deployment({"database": {"sql_alchemy_conn": database}, **sections})
+def local(database: str, *, prepare: Sequence[Sequence[str]] = (), **sections: dict[str, object]) -> Deployment:
+    return Deployment({"database": {"sql_alchemy_conn": database}, **sections}, prepare=prepare)
 
 
 def celery(database: str, broker: str, **sections: dict[str, object]) -> Deployment:

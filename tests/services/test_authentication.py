@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from embedded import config, server
-from embedded.client import ApiError, Client
 from tests.services import deployments
 from tests.services.backends import Service
 
@@ -44,9 +43,8 @@ def site(postgres: tuple[Service, str], tmp_path: Path) -> Iterator[server.Serve
 def test_users_and_roles(site: server.Server) -> None:
     with site.client() as admin:
         admin.unpause("retrain")
-    with pytest.raises(ApiError, match="401"):
-        Client(site.url, "admin", "wrong")
-
+    wrong = httpx.post(f"{site.url}/auth/token", json={"username": "admin", "password": "wrong"}, trust_env=False)
+    assert wrong.status_code == httpx.codes.UNAUTHORIZED
     token = httpx.post(f"{site.url}/auth/token", json={"username": VIEWER, "password": PASSWORD}, trust_env=False)
     viewer = httpx.Client(
         base_url=site.url, headers={"Authorization": f"Bearer {token.json()['access_token']}"}, trust_env=False

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from embedded import server
+from embedded import config, server
 from embedded.client import ApiError, Client
 from embedded.config import environment_of
 from embedded.processes import alive, record, recorded, spawn
@@ -104,6 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         backends.postgres() as (database, address),
         backends.redis_server() as (_, broker),
     ):
+        patch.setattr(config, "DEFAULT_PORT", 0)  # which another Airflow could take while ours is away
         patch.setattr(sys, "executable", standin.environment(folder / "environment"))
         deployment = deployments.celery(
             address,

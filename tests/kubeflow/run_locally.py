@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "kubeflow"), str(ROOT / "dags")]
@@ -12,10 +13,26 @@ sys.path += [str(ROOT / "kubeflow"), str(ROOT / "dags")]
 from docker.types import Mount  # noqa: E402
 from graph import Options, pipeline  # noqa: E402
 from kfp import local  # noqa: E402
+from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator  # noqa: E402
 from stage_graph import read_stages  # noqa: E402
 
 
+def find_outputs_by_name() -> None:
+    """Mend kfp 2.17's local runner, which in conditions finds no output of a step but one that is called Output."""
+    found = ConditionEvaluator._resolve_pipeline_channel
+
+    def resolve(channel: str, store: Any) -> Any:
+        step, _, output = channel.removeprefix("pipelinechannel--").partition("-")
+        try:
+            return store.get_task_output(step, output)
+        except Exception:
+            return found(channel, store)
+
+    ConditionEvaluator._resolve_pipeline_channel = staticmethod(resolve)
+
+
 def main(home: str, source: str, user: str, settings: str, run_id: str) -> None:
+    find_outputs_by_name()
     local.init(
         runner=local.DockerRunner(
             mounts=[

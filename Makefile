@@ -5,13 +5,14 @@ SHELL := bash
 
 PYTHON ?= python3
 DOCKER ?= docker
+IMAGES ?= airflow data train-cpu train-gpu
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
 COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup demo ui down test test-airflow test-mlflow test-services test-kfp lint lock images clean
+.PHONY: help setup demo ui down test test-airflow test-docker test-kfp test-mlflow test-services lint lock images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,12 @@ test-mlflow: setup ## tests against a real MLflow server
 	@[ -x build/mlflow/bin/mlflow ] || VIRTUAL_ENV=build/mlflow $(UV) pip install --quiet 'mlflow>=3,<4'
 	MLFLOW=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -m mlflow
 
+test-docker: setup ## tests in the real images, on the Docker engine there is or one that root starts
+	@if [ "$$(id -u)" = 0 ] && ! docker info >/dev/null 2>&1 && ! { command -v dockerd && command -v debootstrap; } >/dev/null; then \
+	    apt-get update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+	        debootstrap docker.io iptables >/dev/null; fi
+	$(BIN)/python -m pytest -m docker
+
 # Likewise: kfp wants another protobuf than TensorFlow (docs/adr/0032).
 test-kfp: setup ## tests of the Kubeflow pipeline with kfp's own compiler and local runner
 	@[ -x build/kfp/bin/kfp ] || $(UV) venv --quiet --clear --python $(BIN)/python build/kfp
@@ -63,8 +70,8 @@ lock: setup ## resolve the dependencies of pyproject.toml anew
 	$(COMPILE) --group pyproject.toml:gpu --constraint requirements.lock --python-version 3.13 \
 	    --python-platform x86_64-manylinux_2_40 --output-file requirements-gpu.lock
 
-images: ## build the four container images; BUILD_ARGS goes to docker build
-	for target in airflow data train-cpu train-gpu; do \
+images: ## build the container images; IMAGES names some of them, BUILD_ARGS goes to docker build
+	for target in $(IMAGES); do \
 	    DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_ARGS) --target "$$target" --tag "refit-$$target" .; \
 	done
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from form import start_options
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -149,7 +150,7 @@ def tasks(place: type[BaseOperator]) -> Tasks:
     """
 
     class StartRun(place):  # type: ignore[valid-type, misc]
-        """Create the workspace of this run from the DAG's params `source` and `set`; gives the parts to train."""
+        """Create the workspace of this run with what was entered in the DAG's form; gives the parts to train."""
 
         template_fields: Sequence[str] = ()
 
@@ -157,9 +158,7 @@ def tasks(place: type[BaseOperator]) -> Tasks:
             super().__init__(stage=None, **kwargs)
 
         def refit_arguments(self, context: Context) -> list[str]:
-            params = context["params"]
-            source = [f"--source={params['source']}"] if params["source"] else []
-            return ["start", f"--run-id={context['run_id']}", *source, *(f"--set={text}" for text in params["set"])]
+            return ["start", f"--run-id={context['run_id']}", *start_options(context["params"])]
 
         def result(self, last_line: str) -> list[str]:
             try:
@@ -185,7 +184,10 @@ def tasks(place: type[BaseOperator]) -> Tasks:
             return ["stage", self.stage, *part, f"--run-id={context['run_id']}", *self.options]
 
     class RunCommand(place):  # type: ignore[valid-type, misc]
-        """Run any other `refit` command, such as `arguments=["rollback", "--reason={{ params.reason }}"]`."""
+        """Run any other `refit` command, such as `arguments=["rollback", "--reason={{ params.reason }}"]`.
+
+        Arguments that turn out empty are left away.
+        """
 
         template_fields: Sequence[str] = ("arguments",)
 
@@ -194,7 +196,7 @@ def tasks(place: type[BaseOperator]) -> Tasks:
             self.arguments = list(arguments)
 
         def refit_arguments(self, context: Context) -> list[str]:
-            return list(self.arguments)
+            return [text for text in self.arguments if text]
 
     for kind in (StartRun, RunStage, RunCommand):
         kind.__qualname__ = kind.__name__  # as logs and the UI show it

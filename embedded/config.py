@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 USER = "admin"
@@ -28,6 +29,7 @@ def write(airflow: Path, dags: Path, port: int, url: str, overrides: Sections) -
     sections: dict[str, dict[str, object]] = {
         "core": {
             "dags_folder": dags,
+            "plugins_folder": ROOT / "plugins",
             "executor": "LocalExecutor",
             "parallelism": 4,
             "load_examples": False,
@@ -121,6 +123,11 @@ def environment_of(home: Path, airflow: Path) -> dict[str, str]:
         "NO_PROXY": direct,
         "no_proxy": direct,
     }
+
+
+def importing(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """A copy of `environment` in which Python finds the modules of `folder`."""
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")]))}
 
 
 def free_port() -> int:

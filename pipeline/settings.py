@@ -304,6 +304,7 @@ class Gate(Section):
     max_class_loss: Share
     max_slice_loss: Share
     allow_dropped_classes: bool
+    approval: Literal["never", "always", "borderline"]
 
 
 class Promote(Section):
@@ -320,6 +321,7 @@ class Execution(Section):
     """Of the section `execution`, what a run itself needs to know; the rest is for whoever starts its tasks."""
 
     workers: Count
+    remote: Annotated[str, Field(pattern=r"^s3://[^/]+")] | None
 
     @property
     def processes(self) -> int:

@@ -22,6 +22,7 @@ from pipeline.stage import explain
 
 STOP_WITH_STDIN = "REFIT_STOP_WITH_STDIN"
 GRACE_SECONDS = 20
+EXIT_NOTHING_NEW = 99  # no failure: schedulers skip what would follow
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,17 +17,23 @@ from rich.table import Table
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
 from pipeline.cli import export, kfp, models, predict, quarantine, recipes, reference, schema, split
-from pipeline.cli.errors import clear_errors
-from pipeline.cli.promote import promote, promoted, say_outcome
+from pipeline.cli.approve import approve
+from pipeline.cli.errors import EXIT_NOTHING_NEW, clear_errors
+from pipeline.cli.gc import gc
+from pipeline.cli.pending import pending
+from pipeline.cli.promote import decision_of, promote, promoted, say_outcome, say_waiting
 from pipeline.cli.rollback import rollback
+from pipeline.cli.text import plain
+from pipeline.cli.verify import verify
 from pipeline.errors import RefitError, TransientError
+from pipeline.promotion import approval, approval_text
 from pipeline.promotion.opening import located
 from pipeline.report.build import build as build_report
 from pipeline.runs import Run
 from pipeline.settings import params_file, parse, read_params, with_overrides
 from pipeline.stage import record_failure
 
-EXIT_NOTHING_NEW = 99
+GATE = "gate"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,12 +48,16 @@ app.add_typer(split.app, name="split")
 app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
 app.add_typer(models.app, name="models")
+models.app.command()(verify)
 app.add_typer(kfp.app, name="kfp")
 app.command()(promote)
+app.command()(approve)
 app.command()(rollback)
 app.command()(recipes.recipes)
 app.command()(predict.predict)
 app.command()(export.export)
+app.command()(pending)
+app.command()(gc)
 console = Console()
 
 Source = Annotated[str | None, typer.Option(help="Directory or s3://bucket/prefix with one folder per class.")]
@@ -91,8 +102,15 @@ def _run(current: Run, force: bool) -> None:
             if target == "ingest" and runs.nothing_new(current) and not force:
                 _say_nothing_new(current)
                 return
-        promotion = promoted(current)
-    say_outcome(current, promotion)
+        decided = decision_of(current)
+        waits = decided is not None and approval.required(decided)
+        promotion = None if waits else promoted(current)
+        if waits:
+            current.update(status=runs.WAITING)
+    if promotion is not None:
+        say_outcome(current, promotion)
+    elif decided is not None:
+        say_waiting(current, decided)
     console.print(f"Took {time.monotonic() - begun:.0f} s.")
 
 
@@ -105,6 +123,7 @@ def start(run_id: RunId, source: Source = None, model: Model = None, overrides: 
     with clear_errors():
         current = runs.create(run_id, _params(source, model, overrides), scheduled=True)
         build_report(current.path)
+        runs.publish(current)
         print(json.dumps({"run_id": current.run_id, "parts": current.params["train"]["parts"]}))
 
 
@@ -116,8 +135,13 @@ def stage(
     skip_if_nothing_new: Annotated[
         bool, typer.Option(help=f"With ingest: exit with status {EXIT_NOTHING_NEW} if nothing is new.")
     ] = False,
+    answer: Annotated[
+        str | None, typer.Option("--approval", metavar="JSON", help="With promote: what a person has answered.")
+    ] = None,
 ) -> None:
     """Run one stage of a run that exists; for schedulers.
+
+    The last line that gate prints is JSON: whether it promotes, and whether and what a person is to be asked.
 
     Exit status: 0 done, 75 try again later, 65 and 78 wrong input or settings (a retry is useless).
     """
@@ -130,17 +154,30 @@ def stage(
         with _reporting(current):
             with _failure_recorded(current):
                 if name == runs.PROMOTE:
-                    say_outcome(current, promoted(current))
+                    said = approval.parse(answer) if answer is not None else None
+                    say_outcome(current, promoted(current, answer=said))
                     return
                 runs.reproduce(current, target)
             if name == "ingest" and runs.nothing_new(current) and skip_if_nothing_new:
                 _say_nothing_new(current)
                 raise typer.Exit(EXIT_NOTHING_NEW)
+            if name == GATE:
+                question = approval_text.question(current.path)
+                if question["approval"]["required"]:
+                    current.update(status=runs.WAITING)
+        if name == GATE:
+            print(json.dumps(question))
 
 
 @app.command("runs")
-def list_runs() -> None:
+def list_runs(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
     """List the runs, newest last."""
+    if as_json:
+        keys = ("run_id", "model", "status", "created_at", "scheduled", "parent")
+        print(json.dumps([{key: found.record.get(key) for key in keys} for found in runs.all_runs()], indent=2))
+        return
     table = Table("run", "model", "status", "from", box=None, header_style="bold")
     for found in runs.all_runs():
         record = found.record
@@ -189,14 +226,27 @@ def _params(source: str | None, model: str | None, overrides: list[str] | None) 
 
 @contextmanager
 def _reporting(current: Run) -> Iterator[None]:
-    """Whatever happens inside, the run's report shows it afterwards."""
+    """Whatever happens inside, the run's report shows it afterwards, on other machines too.
+
+    What was cut off is not handed on: the run there stays as it was before.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # a full disk must not hide what happened before it
             build_report(current.path)
+        if isinstance(error, RefitError | typer.Exit) and not isinstance(error, TransientError):
+            _publish_failure(current)
         raise
     build_report(current.path)
+    runs.publish(current)
+
+
+def _publish_failure(current: Run) -> None:
+    try:
+        runs.publish(current)
+    except RefitError as error:  # what happened before it is what counts
+        print(f"warning: other machines are not told. {plain(str(error))}", file=sys.stderr)
 
 
 @contextmanager
@@ -231,5 +281,6 @@ def _batches_of(run: Run) -> set[str]:
 
 
 def _coloured(status: str) -> str:
-    colours = {runs.PROMOTED: "green", runs.REFUSED: "yellow", runs.FAILED: "red", runs.INTERRUPTED: "red"}
+    decided = dict.fromkeys((runs.REFUSED, runs.REJECTED, runs.WAITING), "yellow")
+    colours = {runs.PROMOTED: "green", **decided, runs.FAILED: "red", runs.INTERRUPTED: "red"}
     return f"[{colours.get(status, 'dim')}]{status}[/]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -47,6 +48,7 @@ def list_models(model: Model = "classifier", as_json: Json = False) -> None:
             _print_json(
                 {"model": model, "location": registry.storage.base, "aliases": aliases, "versions": rows}
                 | {"moves": [{**move, "kind": audit.kind(move)} for move in moves]}
+                | {"rejections": registry.rejections()}
             )
             return
         table = Table("version", "run", "test balanced accuracy", "", box=None, header_style="bold")
@@ -54,8 +56,12 @@ def list_models(model: Model = "classifier", as_json: Json = False) -> None:
             marks = ", ".join(f"[green]{name}[/]" if name == "live" else name for name in row["aliases"])
             table.add_row(str(row["version"]), shown(str(row["run_id"])), figure(row["balanced_accuracy"]), marks)
         console.print(table, soft_wrap=False)
-        for move in moves:
-            console.print(_line(move))
+        told = [(move["at"], _line(move)) for move in moves]
+        told += [
+            (found["at"], f"[dim]{found['at']}[/] {shown(audit.rejected(found))}") for found in registry.rejections()
+        ]
+        for _, line in sorted(told, key=lambda item: datetime.fromisoformat(item[0])):
+            console.print(line)
 
 
 @app.command()
@@ -71,15 +77,15 @@ def show(version: Version, model: Model = "classifier", as_json: Json = False) -
         if as_json:
             _print_json(
                 {"model": model, "version": number, "uri": registry.uri(number), "aliases": names}
-                | {"card": card, "moves": moves}
+                | {"card": card, "moves": moves, "text": _text(registry, number)}
             )
             return
         console.print(f"[bold]Version {number}[/] of {shown(model)} {' '.join(f'[green]{name}[/]' for name in names)}")
         console.print(f"[dim]{shown(registry.uri(number))}[/]\n")
-        try:
-            print("\n".join(map(plain, registry.text(number, "card.md").split("\n"))))
-        except ModelError:  # versions made before there were cards for people
+        if (text := _text(registry, number)) is None:
             _print_json(card)
+        else:
+            print("\n".join(map(plain, text.split("\n"))))
         for move in moves:
             console.print(_line(move))
 
@@ -127,6 +133,14 @@ def mirror(model: Model = "classifier") -> None:
         )
 
 
+def _text(registry: Registry, version: int) -> str | None:
+    """card.md; None for versions made before there were cards for people."""
+    try:
+        return registry.text(version, "card.md")
+    except ModelError:
+        return None
+
+
 def _row(registry: Registry, version: int, aliases: Mapping[str, int | None]) -> dict[str, Any]:
     """A version without a card that can be read is listed all the same."""
     try:
@@ -141,12 +155,15 @@ def _row(registry: Registry, version: int, aliases: Mapping[str, int | None]) ->
         "created_at": card.get("created_at"),
         "aliases": [name for name, found in aliases.items() if found == version],
         "balanced_accuracy": with_interval(card.get("test", {}), "balanced_accuracy"),
+        "accuracy": with_interval(card.get("test", {}), "accuracy"),
+        "test_images": card.get("test", {}).get("images"),
         "uri": registry.uri(version),
     }
 
 
 def _line(move: Mapping[str, Any]) -> str:
     change = f"{move['previous'] or 'none'} → {move['version']} {audit.kind(move)} by {move['by']}"
+    change += audit.approved(move.get("approval"))
     run = f" (run {move['run']})" if move.get("run") else ""
     return f"[dim]{move['at']}[/] {shown(change + run)}: {shown(move['reason'])}"
 

@@ -13,6 +13,8 @@ from pipeline.cli import mirroring
 from pipeline.cli.errors import clear_errors
 from pipeline.cli.text import shown
 from pipeline.errors import PromotionRefused, TransientError
+from pipeline.promotion import approval
+from pipeline.promotion.approval import Approval
 from pipeline.promotion.promote import promote as carry_out
 from pipeline.report.build import build as build_report
 from pipeline.runs import Run
@@ -28,30 +30,55 @@ def promote(
 ) -> None:
     """Make the model of a run live, if its gate has decided so.
 
-    Repeating it changes nothing. It is refused if the live model has changed since the decision.
+    Repeating it changes nothing. It is refused if the live model has changed since the decision. Where the decision
+    asks for a person's approval, it is yours, and --reason must say why.
     """
     with clear_errors():
         current = runs.find(run_id)
-        decision = current.path / "decision.json"
-        if decision.exists() and not (decided := files.read_json(decision))["promote"]:
+        decided = decision_of(current)
+        if decided is not None and not decided["promote"]:
             raise PromotionRefused(
                 f"The decision on run {current.run_id} is negative: {decided['summary']}",
                 fix="train a better model; the report says what would help",
             )
         runs.require_idle(current)
-        promotion = promoted(current, reason)  # a refusal leaves the run as it was: it may have been promoted before
+        answer = approval.own(reason) if decided is not None and _unanswered(current, decided) else None
+        # A refusal leaves the run as it was: it may have been promoted before.
+        promotion = promoted(current, reason, answer)
         build_report(current.path)
+        runs.publish(current)
         say_outcome(current, promotion)
 
 
-def promoted(current: Run, reason: str | None = None) -> dict[str, Any]:
+def decision_of(current: Run) -> dict[str, Any] | None:
+    path = current.path / approval.DECISION
+    found: dict[str, Any] | None = files.read_json(path) if path.exists() else None
+    return found
+
+
+def _unanswered(current: Run, decided: dict[str, Any]) -> bool:
+    return approval.required(decided) and current.record["status"] != runs.PROMOTED
+
+
+def promoted(current: Run, reason: str | None = None, answer: Approval | None = None) -> dict[str, Any]:
     """Carry out the decision on a run, whichever it is; promotion.json's content."""
     registry = runs.registry(current.record["model"], current.params)
-    promotion = carry_out(current.path, registry, reason=reason)
-    current.update(status=runs.PROMOTED if promotion["promoted"] else runs.REFUSED)
+    runs.bring_inputs(current, runs.PROMOTE)
+    promotion = carry_out(current.path, registry, reason=reason, answer=answer)
+    turned_down = runs.REJECTED if promotion["approval"] else runs.REFUSED
+    current.update(status=runs.PROMOTED if promotion["promoted"] else turned_down)
     if promotion["promoted"]:
         mirroring.mirror(registry, current.record["model"], current.params)
     return promotion
+
+
+def say_waiting(current: Run, decided: dict[str, Any]) -> None:
+    current.update(status=runs.WAITING)
+    console.print(
+        f"[yellow bold]Waiting for approval.[/] {shown(decided['summary'])} {shown(decided['approval']['why'])}"
+    )
+    console.print(f"Look at it: {shown(str(current.path / 'report.html'))}", soft_wrap=True)
+    console.print(f"Then: refit approve {current.run_id} --reason TEXT, with --reject to turn it down.", soft_wrap=True)
 
 
 def say_outcome(current: Run, promotion: dict[str, Any]) -> None:
@@ -62,6 +89,8 @@ def say_outcome(current: Run, promotion: dict[str, Any]) -> None:
     console.print(table)
     colour = "green" if promotion["promoted"] else "yellow"
     console.print(f"[{colour} bold]{shown(decision['summary'])}[/]")
+    if promotion["approval"] and not promotion["promoted"]:
+        console.print(f"[yellow bold]{shown(promotion['reason'])}[/] Nothing was changed.")
     if promotion["promoted"]:
         _say_version(current, promotion)
     console.print(f"Report: {shown(str(current.path / 'report.html'))}", soft_wrap=True)

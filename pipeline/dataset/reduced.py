@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 from PIL import Image
 
 from pipeline.dataset import images, orientation
@@ -43,6 +42,8 @@ def reduced(data: bytes, side: int) -> Reduced:
 
 def _reduced_jpeg(data: bytes, side: int) -> Reduced | None:
     """None for what takes more than libjpeg: CMYK, EXIF out of the ordinary, damage of any degree."""
+    import simplejpeg  # those who only read what was measured, such as the scheduler, do without
+
     turn = orientation.of_jpeg(data)
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)

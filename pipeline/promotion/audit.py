@@ -19,8 +19,17 @@ Move = Mapping[str, Any]
 
 
 def new_move(
-    *, generation: int, version: int, previous: int | None, digest: str, kind: str, reason: str, run: str | None
+    *,
+    generation: int,
+    version: int,
+    previous: int | None,
+    digest: str,
+    kind: str,
+    reason: str,
+    run: str | None,
+    approval: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """`approval`: who let the decision be carried out, when and why, where a person was asked."""
     return {
         "generation": generation,
         "version": version,
@@ -29,7 +38,8 @@ def new_move(
         "kind": kind,
         "reason": reason,
         "run": run,
-        "by": _user(),
+        "approval": dict(approval) if approval else None,
+        "by": user(),
         "host": platform.node(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "id": uuid4().hex,  # tells our own move from one that says the same
@@ -65,7 +75,17 @@ def told(move: Move) -> str:
     return f"version {move['version']} was {done} by {move['by']} at {move['at']}{run}: {move['reason']}"
 
 
-def _user() -> str:
+def approved(answer: Mapping[str, Any] | None) -> str:
+    """ ", approved by anna at … (why)", or nothing where nobody was asked."""
+    return f", approved by {answer['by']} at {answer['at']} ({answer['reason']})" if answer else ""
+
+
+def rejected(rejection: Mapping[str, Any]) -> str:
+    return f"run {rejection['run']} was rejected by {rejection['by']} at {rejection['at']}: {rejection['reason']}"
+
+
+def user() -> str:
+    """Who runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

@@ -23,10 +23,12 @@ from pipeline.errors import ModelError, TransientError
 from pipeline.promotion.storage import (
     CHECKSUMS,
     LIVE_FOLDER,
+    REJECTED_FOLDER,
     differing,
     digests_of,
     make_read_only,
     name_of_move,
+    name_of_rejection,
     require_undamaged,
 )
 
@@ -112,6 +114,16 @@ class FolderStorage:
             finally:
                 staged.unlink(missing_ok=True)
         return True
+
+    def rejections(self) -> list[dict[str, Any]]:
+        folder = self.root / REJECTED_FOLDER
+        names = [name for name in sorted(self._names(folder)) if not name.startswith(".")]
+        with self._reachable():
+            return [files.read_json(folder / name) for name in names]
+
+    def add_rejection(self, rejection: Mapping[str, Any]) -> None:
+        with self._reachable():
+            files.write_json(self.root / REJECTED_FOLDER / name_of_rejection(rejection), rejection)
 
     def _claim(self, staged: Path) -> int:
         taken = [int(name) for name in self._names(self.root) if name.isdigit()]

@@ -16,7 +16,8 @@ from pipeline import files
 from pipeline.dataset import manifest
 from pipeline.errors import PromotionRefused
 from pipeline.profiling import batches
-from pipeline.promotion import audit, card, card_text
+from pipeline.promotion import approval, audit, card, card_text
+from pipeline.promotion.approval import DECISION, Approval
 from pipeline.promotion.registry import CARD, MODEL, Registry
 
 FINAL = "models/final"
@@ -24,35 +25,60 @@ _FORMS = ("model.tflite", "model.onnx")
 _AGAIN = "run the stages evaluate and gate again"
 
 
-def promote(run: Path, registry: Registry, *, reason: str | None = None) -> dict[str, Any]:
+def promote(
+    run: Path, registry: Registry, *, reason: str | None = None, answer: Approval | None = None
+) -> dict[str, Any]:
     """Carry out `decision.json` of a run; writes and returns its promotion.json.
 
-    `reason` goes into the audit log instead of the decision's summary.
+    `reason` goes into the audit log instead of the decision's summary. `answer` is that of the person whom the
+    decision asks, if it asks one; a rejection is recorded and changes nothing else.
 
-    Raises `PromotionRefused` if there is no decision, the decision is about another model, or the live model is
-    no longer the one that the candidate was compared with. Repeating a promotion changes nothing, also after others
-    have moved the pointer on.
+    Raises `PromotionRefused` if there is no decision, the decision is about another model or asks for an approval
+    that is not there, or the live model is no longer the one that the candidate was compared with. Repeating a
+    promotion changes nothing, also after others have moved the pointer on.
     """
-    if not (run / "decision.json").exists():
+    if not (run / DECISION).exists():
         raise PromotionRefused("This run has no decision.", fix="run its gate stage first")
-    decision = files.read_json(run / "decision.json")
+    decision = files.read_json(run / DECISION)
     if not decision["promote"]:
-        return _record(run, False, None, None, decision["summary"])
+        return _record(run, None, decision["summary"])
     _require_decided(run / FINAL, decision)
-    if (done := _carried_out(registry, decision)) is not None:
-        return _record(run, True, done["version"], done["generation"], done["reason"])
+    done = _carried_out(registry, decision)
+    if done is not None and (answer is None or answer.approved):
+        return _record(run, done, done["reason"])
+    approval.require(decision, answer, run)
+    if answer is not None and not answer.approved:
+        if done is not None:
+            raise PromotionRefused(
+                f"It is too late to reject this run: {audit.told(done)}", fix="refit rollback --reason TEXT"
+            )
+        return _reject(run, registry, decision, answer)
     with tempfile.TemporaryDirectory() as scratch:
         version = registry.publish(_content(run, Path(scratch)))
     why = reason or decision["summary"]
     try:
         live = registry.move_live(
-            version, expected_generation=decision["live_generation"], reason=why, kind=audit.PROMOTE, run=run.name
+            version,
+            expected_generation=decision["live_generation"],
+            reason=why,
+            kind=audit.PROMOTE,
+            run=run.name,
+            approval=answer.as_json() if answer else None,
         )
     except PromotionRefused:
         if (done := _carried_out(registry, decision)) is None:
             raise
-        return _record(run, True, done["version"], done["generation"], done["reason"])  # by a twin of this process
-    return _record(run, True, live.version, live.generation, why)
+        return _record(run, done, done["reason"])  # by a twin of this process
+    said = answer.as_json() if answer else None
+    return _record(run, {"version": live.version, "generation": live.generation, "approval": said}, why)
+
+
+def _reject(run: Path, registry: Registry, decision: Mapping[str, Any], answer: Approval) -> dict[str, Any]:
+    said = {key: value for key, value in answer.as_json().items() if key != "approved"}
+    registry.storage.add_rejection(
+        {"run": run.name, "digest": decision["model_digest"], "live_version": decision["live_version"], **said}
+    )
+    return _record(run, None, f"Rejected by {answer.by}: {answer.reason}", answer.as_json())
 
 
 def _require_decided(final: Path, decision: Mapping[str, Any]) -> None:
@@ -81,12 +107,17 @@ def _carried_out(registry: Registry, decision: Mapping[str, Any]) -> Mapping[str
     return registry.storage.move(live.generation) if live.digest == decision["model_digest"] else None
 
 
-def _record(run: Path, promoted: bool, version: int | None, generation: int | None, reason: str) -> dict[str, Any]:
+def _record(
+    run: Path, move: Mapping[str, Any] | None, reason: str, answer: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`move`: the one that carried the decision out, if any."""
+    move = move or {}
     promotion = {
-        "promoted": promoted,
-        "version": version,
-        "generation": generation,
+        "promoted": bool(move),
+        "version": move.get("version"),
+        "generation": move.get("generation"),
         "reason": reason,
+        "approval": move.get("approval") or answer,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     files.write_json(run / "promotion.json", promotion)

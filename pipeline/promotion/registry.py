@@ -72,6 +72,10 @@ class Registry:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(self.storage.move, self.storage.generations()))
 
+    def rejections(self) -> list[dict[str, Any]]:
+        """Models that the gate let through and a person did not, oldest first."""
+        return self.storage.rejections()
+
     def pointer(self) -> Live:
         """What is live, without looking at its files: a damaged model must not stand in the way of a rollback."""
         generations = self.storage.generations()
@@ -137,6 +141,7 @@ class Registry:
         reason: str,
         kind: str = audit.PROMOTE,
         run: str | None = None,
+        approval: Mapping[str, Any] | None = None,
     ) -> Live:
         """Make `version` live if the pointer still stands at `expected_generation`.
 
@@ -153,6 +158,7 @@ class Registry:
             kind=kind,
             reason=reason,
             run=run,
+            approval=approval,
         )
         if before.generation != expected_generation or not self.storage.add_move(move):
             raise self._moved(expected_generation)

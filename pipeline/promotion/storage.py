@@ -15,6 +15,7 @@ from pipeline.errors import ModelError
 
 CHECKSUMS = "checksums.json"  # of a version: name of each file to the sha256 of its bytes
 LIVE_FOLDER = "live"
+REJECTED_FOLDER = "rejected"
 
 
 class Storage(Protocol):
@@ -62,9 +63,22 @@ class Storage(Protocol):
         """Record a move under its `generation`; False if that has been taken by another."""
         ...
 
+    def rejections(self) -> list[dict[str, Any]]:
+        """Answers of people who did not let a run's model go live, oldest first. They are no moves."""
+        ...
+
+    def add_rejection(self, rejection: Mapping[str, Any]) -> None:
+        """Record an answer; the same one again changes nothing."""
+        ...
+
 
 def name_of_move(generation: int) -> str:
     return f"{generation:08d}.json"
+
+
+def name_of_rejection(rejection: Mapping[str, Any]) -> str:
+    """In the order of time, and one for each answer: a run may be asked about again."""
+    return f"{''.join(letter for letter in rejection['at'] if letter.isalnum())}-{rejection['run']}.json"
 
 
 def digests_of(folder: Path) -> dict[str, str]:

@@ -87,10 +87,16 @@ def state(evidence: Evidence) -> dict[str, str]:
         title = f"Promoted: version {evidence.promotion['version']} of {model} is live"
         return _state("good", title, evidence.promotion["reason"])
     if evidence.decision:
+        if answer := evidence.promotion and evidence.promotion.get("approval"):
+            live = evidence.live["version"]
+            stays = f": version {live} stays live" if live else ": nothing goes live"
+            return _state("warn", f"Rejected by {answer['by']}{stays}", answer["reason"])
         if not evidence.decision["promote"]:
             live = evidence.live["version"]
             stays = f": version {live} stays live" if live else ": nothing goes live"
             return _state("warn", f"Refused{stays}", evidence.decision["summary"])
+        if status == "waiting":
+            return _state("warn", "Waiting for approval", evidence.decision["summary"])
         return _state("good", "To be promoted", evidence.decision["summary"])
     if status == "nothing_new":
         text = f"Same images, params and code as in run {evidence.run['parent']}. Nothing was trained."

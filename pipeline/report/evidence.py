@@ -61,7 +61,7 @@ def stage_names(params: Mapping[str, Any]) -> list[str]:
 
 def read(run: Path) -> Evidence:
     params = yaml.safe_load((run / "params.yaml").read_text())
-    promotion = _json(run / "promotion.json")
+    promotion = _promotion(run / "promotion.json")
     done = [name for name in stage_names(params) if (run / DONE / name).exists()]
     return Evidence(
         run=files.read_json(run / "run.json"),
@@ -106,7 +106,19 @@ def _evaluation(path: Path) -> Any:
 
 def _decision(path: Path) -> Any:
     found = _json(path)
-    return found and {"warnings": [], "borderline": False, "test_uses": None, "forms_digest": None, **found}
+    return found and {
+        "warnings": [],
+        "borderline": False,
+        "test_uses": None,
+        "forms_digest": None,
+        "approval": {"required": False, "why": ""},
+        **found,
+    }
+
+
+def _promotion(path: Path) -> Any:
+    found = _json(path)
+    return found and {"approval": None, **found}
 
 
 def _predictions(path: Path) -> tuple[Mapping[str, Any], ...]:

@@ -102,8 +102,8 @@ def test_only_our_own_arguments_are_templates() -> None:
     [
         ("user", "0:0", "execution.docker.user"),
         ("memory", "lots", "execution.docker.memory"),
-        ("images", {"data": "x"}, "execution.docker.images.train: Field required"),
-        ("nework", "none", "execution.docker.nework: Extra inputs"),
+        ("images", {"data": "x"}, "execution.docker.images.train is missing"),
+        ("nework", "none", "unknown key execution.docker.nework"),
         ("mounts", [{"source": "a", "target": "b"}], "execution.docker.mounts.0.target"),
     ],
 )

@@ -73,14 +73,15 @@ def test_the_dag_folder_parses_without_errors(dag: dict[str, Any]) -> None:
 
 def test_edges_are_those_of_dvc(dag: dict[str, Any], dvc_edges: set[tuple[str, str]]) -> None:
     ours = {(upstream, task) for task, facts in dag["tasks"].items() for upstream in facts["upstream"]}
-    extra = {("start", "ingest"), ("start", "train"), ("gate", "promote")}  # train gets its parts from start
+    extra = {("start", "ingest"), ("start", "train")}  # train gets its parts from start
+    extra |= {("gate", "approve"), ("approve", "promote")}
     assert ours - extra == dvc_edges
     assert extra <= ours
 
 
 def test_there_is_one_task_per_stage(dag: dict[str, Any]) -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert set(dag["tasks"]) == {*stages, "start", "promote"}
+    assert set(dag["tasks"]) == {*stages, "start", "approve", "promote"}
     assert {name: dag["tasks"][name]["doc"] for name in stages} == {name: s["desc"] for name, s in stages.items()}
 
 

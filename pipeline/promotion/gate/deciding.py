@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.promotion.gate import absolute, against_live, caveats, served
+from pipeline.promotion.gate import absolute, against_live, asking, caveats, served
 from pipeline.promotion.gate.evidence import Evidence
 from pipeline.promotion.gate.rule import Rule
 from pipeline.settings import Gate
@@ -17,10 +18,11 @@ class Decision:
     summary: str  # a sentence, or those of the rules that failed
     rules: tuple[Rule, ...]
     warnings: tuple[str, ...]
+    approval: Mapping[str, Any]  # whether a person is asked first, and why
 
     @property
     def borderline(self) -> bool:
-        """Whether a figure lies so near its bar that a person should look."""
+        """Whether a bar lies within its figure's interval. Whom that concerns is `approval`'s affair."""
         return any(rule.borderline for rule in self.rules)
 
     def as_json(self) -> dict[str, Any]:
@@ -30,6 +32,7 @@ class Decision:
             "rules": [asdict(rule) for rule in self.rules],
             "warnings": list(self.warnings),
             "borderline": self.borderline,
+            "approval": dict(self.approval),
         }
 
 
@@ -43,7 +46,9 @@ def decide(evidence: Evidence, settings: Gate) -> Decision:
     rules = [rule for rule in asked if rule is not None]
     failed = [rule for rule in rules if not rule.passed]
     summary = "Refused: " + " ".join(rule.explanation for rule in failed) if failed else _promotion(evidence)
-    return Decision(not failed, summary, tuple(rules), tuple(caveats.warnings(evidence, rules, settings)))
+    warnings = tuple(caveats.warnings(evidence, rules, settings))
+    approval = asking.approval(not failed, rules, evidence, settings)
+    return Decision(not failed, summary, tuple(rules), warnings, approval)
 
 
 def _promotion(evidence: Evidence) -> str:

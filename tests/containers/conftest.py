@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import docker
+import pytest
+
+from tests.containers.engine import NoEngine, build_images, engine
+
+TARGETS = ("airflow", "data", "train-cpu")  # train-gpu differs from train-cpu by CUDA's 4 GB
+
+
+@pytest.fixture(scope="session")
+def engine_address() -> Iterator[str]:
+    with contextlib.ExitStack() as stack:
+        try:
+            address = stack.enter_context(engine())
+        except NoEngine as error:
+            pytest.skip(str(error))
+        yield address
+
+
+@pytest.fixture(scope="session")
+def images(engine_address: str) -> Iterator[docker.DockerClient]:
+    """A client of an engine that has the images of this checkout."""
+    build_images(engine_address, TARGETS)
+    with contextlib.closing(docker.DockerClient(base_url=engine_address, timeout=120)) as client:
+        yield client

@@ -72,8 +72,7 @@ def _start(options: Options) -> Callable[..., Any]:
 
 def _look(stage: Stage, options: Options) -> Callable[..., Any]:
     def look(run_id: str, new: dsl.OutputPath(str)):
-        run = dsl.ConcatPlaceholder(["--run-id=", run_id])
-        command = ["--", "stage", stage.name, "--skip-if-nothing-new", run]
+        command = ["--", "stage", stage.name, "--skip-if-nothing-new", "--run-id", run_id]
         return _spec(_image(stage.name, options), [dsl.ConcatPlaceholder(["new=", new]), *command])
 
     return _named(look, stage.name)
@@ -81,8 +80,8 @@ def _look(stage: Stage, options: Options) -> Callable[..., Any]:
 
 def _step(name: str, options: Options) -> Callable[..., Any]:
     def step(run_id: str):
-        run = dsl.ConcatPlaceholder(["--run-id=", run_id])
-        return dsl.ContainerSpec(image=_image(name, options), command=["refit"], args=["stage", name, run])
+        arguments = ["stage", name, "--run-id", run_id]
+        return dsl.ContainerSpec(image=_image(name, options), command=["refit"], args=arguments)
 
     return _named(step, name)
 
@@ -91,8 +90,8 @@ def _parts(name: str, options: Options) -> Callable[..., Any]:
     """All parts of a mapped stage. A pipeline of its own, since no step may wait for one inside of a loop."""
 
     def step(run_id: str, part: str):
-        arguments = [dsl.ConcatPlaceholder(["--run-id=", run_id]), dsl.ConcatPlaceholder(["--part=", part])]
-        return dsl.ContainerSpec(image=_image(name, options), command=["refit"], args=["stage", name, *arguments])
+        arguments = ["stage", name, "--run-id", run_id, "--part", part]
+        return dsl.ContainerSpec(image=_image(name, options), command=["refit"], args=arguments)
 
     component = _named(step, f"{name}-part")
 

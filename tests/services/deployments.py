@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from embedded.server import Deployment
 
 WORKERS = ("worker-one", "worker-two")
 
 
-def local(database: str, **sections: dict[str, object]) -> Deployment:
-    return Deployment({"database": {"sql_alchemy_conn": database}, **sections})
+def local(database: str, *, prepare: Sequence[Sequence[str]] = (), **sections: dict[str, object]) -> Deployment:
+    return Deployment({"database": {"sql_alchemy_conn": database}, **sections}, prepare=prepare)
 
 
 def celery(database: str, broker: str, **sections: dict[str, object]) -> Deployment:
@@ -22,7 +24,12 @@ def celery(database: str, broker: str, **sections: dict[str, object]) -> Deploym
                 "worker_concurrency": 2,
             },
             # As deploy/airflow.cfg: an API server that is started again is waited for.
-            "workers": {"min_heartbeat_interval": 1, "max_failed_heartbeats": 60, "execution_api_retries": 10},
+            "workers": {
+                "min_heartbeat_interval": 1,
+                "max_failed_heartbeats": 60,
+                "execution_api_retries": 30,
+                "execution_api_retry_wait_max": 5,
+            },
             "celery_broker_transport_options": {"visibility_timeout": 7 * 86400},
             **sections,
         },

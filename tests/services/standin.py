@@ -67,11 +67,11 @@ def project(folder: Path) -> Path:
     shutil.copytree(ROOT / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
     (folder / "dvc.yaml").write_text(GRAPH)
-    retrain = folder / "dags/retrain.py"
-    text, delays = re.subn(r'("retry_delay": )timedelta\([^)]*\)', r"\1timedelta(seconds=1)", retrain.read_text())
+    defaults = folder / "dags/task_defaults.py"
+    text, delays = re.subn(r'("retry_delay": )timedelta\([^)]*\)', r"\1timedelta(seconds=1)", defaults.read_text())
     if delays != 1:
-        raise ValueError(f"Expected one retry_delay in {retrain}, found {delays}.")
-    retrain.write_text(text)
+        raise ValueError(f"Expected one retry_delay in {defaults}, found {delays}.")
+    defaults.write_text(text)
     return folder / "dags"
 
 

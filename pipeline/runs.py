@@ -442,6 +442,12 @@ def _bring(run: Run, wanted: Iterable[str]) -> None:
             repo.checkout(targets=sorted(targets), force=True)
 
 
+def bring(run: Run, *wanted: str) -> None:
+    """With execution.remote: have a run as it is now, and these of its outputs, here."""
+    if (shared := workspaces()) is not None and _fetch(run, shared):
+        _bring(run, wanted)
+
+
 def bring_inputs(run: Run, target: str) -> None:
     """With execution.remote: have here what a stage (or promote) reads, what it adds to, and what the report shows."""
     if workspaces() is None:

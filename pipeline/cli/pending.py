@@ -22,6 +22,7 @@ from pipeline.sources.source import open_source
 
 console = Console(highlight=False, soft_wrap=True)
 EXAMPLES = 5
+MANIFEST, QUARANTINE = "data/manifest", "data/quarantine"
 
 
 def pending(
@@ -62,8 +63,10 @@ def pending(
 def _newest(model: str) -> tuple[Run | None, History]:
     """The newest run of the model that has read the source, and what it and those before it have found."""
     for run in reversed(runs.all_runs()):
-        quarantine = run.path / "data/quarantine"
-        if run.record["model"] == model and (quarantine / history.CURRENT).exists():
-            return run, history.read(run.path / "data/manifest", quarantine)
+        if run.record["model"] != model:
+            continue
+        runs.bring(run, MANIFEST, QUARANTINE)
+        if (run.path / QUARANTINE / history.CURRENT).exists():
+            return run, history.read(run.path / MANIFEST, run.path / QUARANTINE)
     empty = manifest.QUARANTINE_SCHEMA.empty_table()
     return None, History({}, {}, empty, manifest.SCHEMA.empty_table())

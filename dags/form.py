@@ -79,7 +79,6 @@ def form(params: Mapping[str, Any]) -> dict[str, Param]:
         "source": Param(
             None,
             type=["null", "string"],
-            minLength=1,
             title="Source",
             section="Data",
             description="Directory or s3://bucket/prefix with one folder per class. " + _empty(params, "ingest.source"),
@@ -87,7 +86,7 @@ def form(params: Mapping[str, Any]) -> dict[str, Param]:
         "model": Param(
             None,
             type=["null", "string"],
-            pattern="^[a-z0-9][a-z0-9_-]{0,63}$",
+            pattern="^([a-z0-9][a-z0-9_-]{0,63})?$",
             title="Model",
             section="Data",
             description="Name in the registry. " + _empty(params, "promote.model"),
@@ -121,6 +120,7 @@ def _param(field: Field, params: Mapping[str, Any]) -> Param:
     schema = {**field.schema, "type": ["null", field.schema["type"]]}
     if "enum" in schema:
         schema["enum"] = [None, *schema["enum"]]
+        schema["values_display"] = {"null": "as params.yaml says"}
     description = f"{field.help} {_empty(params, field.key)}"
     return Param(None, title=field.title, section=field.section, description=description, **schema)
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from pipeline import retention, runs
-from pipeline.cli.errors import clear_errors
+from pipeline.cli.errors import EXIT_NOTHING_NEW, clear_errors
 from pipeline.cli.text import shown
 from pipeline.settings import load, params_file
 
@@ -24,9 +24,13 @@ def gc(
     """Remove old runs and what of the cache no run and no version needs. Versions are never removed.
 
     Needed are runs in progress, those of the live and the previous version, and the one that the next run starts from.
-    The cache is left alone while any stage works. The last line printed is JSON.
+    The cache is left alone while any stage works. With execution.remote nothing is removed (exit status 99). The last
+    line printed is JSON.
     """
     with clear_errors():
+        if runs.workspaces() is not None:
+            console.print("Nothing is removed: with execution.remote, runs and cache are those of all machines.")
+            raise typer.Exit(EXIT_NOTHING_NEW)
         found = runs.all_runs()
         models = {run.record["model"] for run in found} | {load(params_file()).promote.model}
         standing = retention.standing(sorted(models))

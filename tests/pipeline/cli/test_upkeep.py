@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import boto3
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -17,6 +19,7 @@ from pipeline import files, runs
 from pipeline.cli.main import app
 from pipeline.promotion.registry import Registry
 from pipeline.settings import code_root, read_params
+from tests import aws
 from tests.pipeline.promotion.models import content
 
 Refit = Callable[..., Result]
@@ -62,6 +65,31 @@ def test_pending_counts_what_no_run_has_read_whatever_became_of_it(
     assert (done.exit_code, last_line(done)) == (0, {"new": 1, "gone": 1, "run": "1"})
     assert f"{source}/cat/new.png" in done.stdout
     assert refit("pending", "--model", "other").exit_code == 0
+
+
+def test_machines_without_a_common_disk_know_what_the_others_have_read(
+    refit: Refit, refit_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with aws.one_at_a_time() as address:
+        aws.configure(monkeypatch, address)
+        bucket = uuid4().hex
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=bucket)
+        client.close()
+        params = yaml.safe_load((refit_home / "params.yaml").read_text())
+        params["execution"]["remote"] = f"s3://{bucket}/refit"
+        params["registry"]["location"] = f"s3://{bucket}/models"
+        for home in (refit_home, tmp_path / "other"):
+            files.write_text(home / "params.yaml", yaml.safe_dump(params))
+        run = ingest("1", runs.FAILED)
+        runs.publish(run)
+
+        monkeypatch.setenv("REFIT_HOME", str(tmp_path / "other"))
+        done = refit("pending")
+        assert (done.exit_code, last_line(done)) == (99, {"new": 0, "gone": 0, "run": "1"})
+        done = refit("gc", "--keep", "1")
+        assert done.exit_code == 99
+        assert "execution.remote" in done.stdout
 
 
 def test_gc_removes_old_runs_and_their_objects_and_a_later_run_goes_on(

@@ -30,7 +30,7 @@ down: setup ## stop what `make ui` started
 	@REFIT_HOME="$${REFIT_HOME:-.demo/home}" $(BIN)/python -m embedded down
 
 test: lint ## checks and tests
-	$(BIN)/python -m pytest -m "not airflow and not docker and not mlflow and not services" --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest -m "not airflow and not docker and not mlflow and not services and not kfp" --numprocesses auto --dist loadfile
 
 test-airflow: setup ## tests that run whole retrainings in Airflow
 	$(BIN)/python -m pytest -m airflow
@@ -46,6 +46,12 @@ test-docker: setup ## tests in the real images, on the Docker engine there is or
 	    apt-get update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
 	        debootstrap docker.io iptables >/dev/null; fi
 	$(BIN)/python -m pytest -m docker
+
+# Likewise: kfp wants another protobuf than TensorFlow (docs/adr/0032).
+test-kfp: setup ## tests of the Kubeflow pipeline with kfp's own compiler and local runner
+	@[ -x build/kfp/bin/kfp ] || $(UV) venv --quiet --clear --python $(BIN)/python build/kfp
+	@[ -x build/kfp/bin/kfp ] || VIRTUAL_ENV=build/kfp $(UV) pip install --quiet 'kfp>=2.14,<3' kfp-kubernetes docker
+	REFIT_KFP_PYTHON=$(CURDIR)/build/kfp/bin/python $(BIN)/python -m pytest -m kfp
 
 test-services: setup ## tests on PostgreSQL, Redis and Celery; as root it installs both where they are missing
 	@if [ "$$(id -u)" = 0 ] && ! { command -v redis-server && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; \

@@ -168,9 +168,12 @@ def _what(kind: Kind, context: Mapping[str, Any]) -> str:
     summary = gate.get("summary") if isinstance(gate, dict) else None
     if kind == "waiting":
         return f"A decision waits for approval. {summary or ''}".strip()
-    done = task.xcom_pull(task_ids="promote")
-    outcome = done.get("summary") if isinstance(done, dict) else None
-    return str(outcome or summary or "The gate has decided; the run's report says how.")
+    answer = task.xcom_pull(task_ids="approve")
+    person = ""
+    if isinstance(answer, dict):
+        verb = "Approved" if answer.get("approved") else "Rejected"
+        person = f" {verb} by {answer.get('by')}: {answer.get('reason')}"
+    return f"{summary or 'The gate has decided; the report says how.'}{person}"
 
 
 def _for_slack(text: str) -> str:

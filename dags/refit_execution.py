@@ -22,4 +22,6 @@ def operators(execution: Execution) -> Tasks:
 
             return tasks(docker_command(execution.docker))  # type: ignore[arg-type]
         case "kubernetes":
-            raise ValueError("execution.mode: expected process or docker, got kubernetes.")
+            from kubernetes_command import kubernetes_command
+
+            return tasks(kubernetes_command(execution.kubernetes))  # type: ignore[arg-type]

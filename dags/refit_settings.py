@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 ROOT = Path(__file__).resolve().parent.parent
 
 Size = Annotated[str, Field(pattern=r"^[1-9]\d*[kmg]$")]  # bytes, with a unit of 1024
+Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kMGTP]|[KMGTP]i)?$")]  # of Kubernetes
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -130,12 +131,48 @@ class Docker(Section):
     stop_seconds: Annotated[int, Field(ge=1)]
 
 
+class Resources(Section):
+    requests: dict[str, Quantity]
+    limits: dict[str, Quantity]
+
+
+class Pods(Section):
+    """What pods of one image ask their cluster for, in its own words."""
+
+    resources: Resources
+    node_selector: dict[str, str]
+    tolerations: tuple[dict[str, Any], ...]
+
+
+class Kubernetes(Section):
+    images: Images
+    pull_policy: Literal["Always", "IfNotPresent", "Never"]
+    pull_secrets: tuple[str, ...]
+    connection: str | None
+    namespace: str | None
+    template: str | None
+    home: str | None
+    params: str | None
+    secrets: tuple[str, ...]
+    service_account: str | None
+    user: Annotated[int, Field(gt=0)]  # never root
+    gpus: Annotated[int, Field(ge=0)]
+    gpu_resource: str
+    data: Pods
+    train: Pods
+    shared_memory: Quantity
+    scratch: Quantity
+    start_seconds: Annotated[int, Field(ge=1)]
+    stop_seconds: Annotated[int, Field(ge=1)]
+
+
 class Execution(Section):
     model_config = ConfigDict(extra="ignore", frozen=True)  # the rest is the stages' own
 
     mode: Literal["process", "docker", "kubernetes"]
     docker: Docker | None = None
-    kubernetes: None = None
+    kubernetes: Kubernetes | None = None
+    remote: str | None = None
 
     @model_validator(mode="after")
     def _has_the_section_of_its_mode(self) -> Self:
@@ -143,6 +180,13 @@ class Execution(Section):
             raise ValueError(
                 f"mode is {self.mode}: expected the section execution.{self.mode} of params.yaml, got none"
             )
+        if self.mode == "kubernetes" and self.kubernetes is not None:
+            if self.kubernetes.home is None and self.remote is None:
+                raise ValueError("kubernetes.home is null: expected a PersistentVolumeClaim there, or remote to be set")
+            if self.kubernetes.home is not None and self.kubernetes.params is not None:
+                raise ValueError(
+                    "kubernetes.params: expected null beside kubernetes.home, which holds params.yaml itself"
+                )
         return self
 
 

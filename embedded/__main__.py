@@ -9,6 +9,9 @@ from embedded import server
 from embedded.client import ApiError
 from embedded.config import USER
 
+# All: without a schedule in params.yaml a DAG runs only when somebody triggers it, and a paused one not even then.
+DAG_IDS = ("retrain", "watch", "rollback", "maintenance")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m embedded", description=__doc__)
@@ -21,7 +24,8 @@ def main() -> int:
     try:
         started = server.start(home)
         with started.client() as client:
-            client.unpause("retrain")
+            for dag_id in DAG_IDS:
+                client.unpause(dag_id)
     except (server.ServerError, ApiError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -29,6 +29,15 @@ class TaskInstance:
     end: datetime | None
 
 
+@dataclass(frozen=True)
+class DagRun:
+    run_id: str
+    state: str  # queued, running, success or failed
+    kind: str  # manual, scheduled or asset_triggered
+    start: datetime | None
+    end: datetime | None
+
+
 class Client:
     """A session of one user. A context manager."""
 
@@ -66,6 +75,23 @@ class Client:
         """Start a run and return its id."""
         answer = self._http.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": params})
         return str(_checked(answer)["dag_run_id"])
+
+    def runs(self, dag_id: str) -> list[DagRun]:
+        """The latest hundred, oldest first."""
+        page = self._get(f"/api/v2/dags/{dag_id}/dagRuns", params={"limit": PAGE, "order_by": "-run_after"})
+        found = [
+            DagRun(
+                item["dag_run_id"], item["state"], item["run_type"], _time(item["start_date"]), _time(item["end_date"])
+            )
+            for item in page["dag_runs"]
+        ]
+        return found[::-1]
+
+    def add_connection(self, connection_id: str, kind: str, **parts: Any) -> None:
+        """`parts`: host, port, login, password, schema or extra."""
+        _checked(
+            self._http.post("/api/v2/connections", json={"connection_id": connection_id, "conn_type": kind, **parts})
+        )
 
     def fail(self, dag_id: str, run_id: str) -> None:
         """End a run, its tasks included."""

@@ -125,6 +125,11 @@ def environment_of(home: Path, airflow: Path) -> dict[str, str]:
     }
 
 
+def importing(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """A copy of `environment` in which Python finds the modules of `folder`."""
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")]))}
+
+
 def free_port() -> int:
     """The usual port, or a free one where it is taken."""
     for port in (DEFAULT_PORT, 0):

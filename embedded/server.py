@@ -120,7 +120,9 @@ def _start(home: Path, airflow: Path, dags: Path, deployment: Deployment) -> Ser
 
     started = {}
     for name, arguments in {**PROCESSES, **deployment.processes}.items():
-        started[name] = spawn([sys.executable, "-m", "airflow", *arguments], airflow / f"{name}.log", environment)
+        # The triggerer knows no DAG folder, and has to import our watchers and callbacks from there.
+        own = config.importing(environment, dags) if name == "triggerer" else environment
+        started[name] = spawn([sys.executable, "-m", "airflow", *arguments], airflow / f"{name}.log", own)
         record(airflow, url, started)
 
     server = Server(airflow, url, password)

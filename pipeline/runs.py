@@ -11,15 +11,16 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, Any, cast
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import psutil
 import yaml
@@ -28,10 +29,13 @@ from pipeline import files
 from pipeline.backbones.registry import LIVE
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
 from pipeline.promotion.opening import open_registry
-from pipeline.promotion.registry import MODEL, Registry
-from pipeline.settings import code_root, params_file, parse, read_params, refit_home
+from pipeline.promotion.registry import MODEL, Live, Registry
+from pipeline.settings import Settings, code_root, params_file, parse, read_params, refit_home
 from pipeline.stage import DONE, FAILURE, explain, record_failure
 from pipeline.training import recipes
+
+if TYPE_CHECKING:
+    from pipeline.remote import Workspaces
 
 RUNNING, INTERRUPTED, FAILED = "running", "interrupted", "failed"
 NOTHING_NEW, REFUSED, PROMOTED = "nothing_new", "refused", "promoted"
@@ -42,6 +46,8 @@ BASES = {*DECIDED, NOTHING_NEW}  # later runs build on the data of these; nothin
 PROMOTE = "promote"  # the one step that acts on the world, hence no stage of the graph
 MINIMUM_FREE_BYTES = 200 << 20  # a model with its optimizer's checkpoints, shards of a small batch, DVC's database
 _CODE = ("pipeline", "components")
+_PROMOTED = ("models/final", "data/assignment.parquet", "data/manifest", "data/features")
+_REPORTED = ("data/quarantine", "data/predictions.parquet", "models/final/history.json")
 _GRAPH = ("dvc.yaml", ".dvcignore")
 _DVC_CONFIG = """\
 [core]
@@ -110,16 +116,45 @@ def new_id() -> str:
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
 
 
+def workspaces() -> Workspaces | None:
+    """Where machines that share no disk hand runs on, if execution.remote says so."""
+    location = (read_params(params_file()).get("execution") or {}).get("remote")
+    if location is None:
+        return None
+    from pipeline.remote import workspaces  # boto3 takes 0.3 s to import
+
+    return workspaces(location, refit_home() / "runs")
+
+
+def publish(run: Run) -> None:
+    """Let other machines have the run as it is now. What it names lies there already."""
+    if (shared := workspaces()) is not None:
+        shared.publish(run.run_id)
+
+
 def find(run_id: str) -> Run:
-    """Raises `DataError` if there is no such run."""
+    """The run as the machine that last worked on it has left it. Raises `DataError` if there is no such run."""
     run = Run(refit_home() / "runs" / safe_id(run_id))
+    if (shared := workspaces()) is not None:
+        _fetch(run, shared)
     if not (run.path / "run.json").exists():
         raise DataError(f"There is no run {run_id!r} in {run.path.parent}.", fix="`refit runs` lists them")
     return run
 
 
+def _fetch(run: Run, shared: Workspaces) -> bool:
+    """False if no machine has it."""
+    if not shared.fetch(run.run_id):
+        return False
+    (run.path / ".dvc").mkdir(exist_ok=True)
+    (run.path / ".dvc/config").write_text(_DVC_CONFIG.format(home=refit_home()))
+    return True
+
+
 def all_runs() -> list[Run]:
-    """Oldest first."""
+    """Oldest first. Of those that other machines have made, only record and params need be here: `find` has all."""
+    if (shared := workspaces()) is not None:
+        shared.refresh()
     found = [Run(path.parent) for path in (refit_home() / "runs").glob("[!.]*/run.json")]
     return sorted(found, key=lambda run: (run.record["created_at"], run.run_id))
 
@@ -159,11 +194,17 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
     settings = parse(params)
     recipes.check(settings.train)
     run = Run(refit_home() / "runs" / safe_id(run_id))
+    shared = workspaces()
+    if shared is not None:
+        _require_shareable(shared, settings)
+        if _fetch(run, shared):
+            return run
     if (run.path / "run.json").exists():
         return run
     model = settings.promote.model
     parent = parent_of(model)
     if parent is not None:
+        parent = find(parent.run_id)
         _same_source(parent, params)
     try:
         run.path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +225,7 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
             shutil.copytree(code_root() / name, staged / name, ignore=shutil.ignore_patterns("__pycache__"))
         (staged / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
         _copy_schema(settings.validate_.schema_, staged / "schema.pbtxt")
-        live = registry(model, params).live()
+        live = _as_found_elsewhere(registry(model, params).live(), run, shared)
         if parent is not None and live.version is None:
             _same_registry(parent, params)
         files.write_json(staged / "live.json", live.as_json())
@@ -193,7 +234,7 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
         files.write_json(staged / "warm_start.json", warm)
         if parent is not None:
             shutil.copyfile(parent.path / "dvc.lock", staged / "dvc.lock")
-            _check_out(staged)
+            _check_out(staged, shared)
         record = {
             "run_id": run.run_id,
             "status": RUNNING,
@@ -223,8 +264,31 @@ def _copy_schema(chosen: str | None, target: Path) -> None:
         ) from None
 
 
-def _check_out(path: Path) -> None:
-    """Link the outputs that the lock names from the cache; raises `DataError` if one is gone from it.
+def _require_shareable(shared: Workspaces, settings: Settings) -> None:
+    """Raises `SettingsError` for what other machines would not find."""
+    if settings.execution.remote != shared.location:
+        raise SettingsError(
+            f"execution.remote: expected {shared.location}, as {params_file()} says, got {settings.execution.remote}.",
+            fix="set it there: commands that are given a run's name alone must find it too",
+        )
+    if settings.registry.location is None:
+        raise SettingsError(
+            "registry.location is null, a folder of this machine alone, but execution.remote lets others run stages.",
+            fix="set registry.location to s3://bucket/prefix too",
+        )
+    shared.check()
+
+
+def _as_found_elsewhere(live: Live, run: Run, shared: Workspaces | None) -> Live:
+    """Its path from the run's directory where that is the same on all machines, whatever their REFIT_HOME."""
+    if shared is None or live.path is None or not Path(live.path).is_relative_to(refit_home()):
+        return live
+    return replace(live, path=os.path.relpath(live.path, run.path))
+
+
+def _check_out(path: Path, shared: Workspaces | None) -> None:
+    """Link the outputs that the lock names from the cache; raises `DataError` if one is gone from it. Those that
+    machines share come stage by stage (`_bring`).
 
     Going on without them would look like success: the whole source would be ingested anew and its test set redrawn.
     """
@@ -232,6 +296,8 @@ def _check_out(path: Path) -> None:
     # The parent may have had other stages: more folds, an older graph.
     lock["stages"] = {name: lock["stages"][name] for name in stage_names(Run(path)) if name in lock["stages"]}
     (path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    if shared is not None:
+        return
     # By output, not by stage: the parent's stages may have had fewer, which is no loss. What they had must be there.
     outputs = [output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())]
     with _using_cache(), _repo(path) as repo, contextlib.chdir(path):
@@ -340,7 +406,7 @@ def _repo(path: Path) -> Iterator[Any]:
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # "Running stage …", "Updating lock file …": we say it ourselves
     try:
-        with Repo(str(path)) as repo:
+        with Repo(str(path), config=_dvc_remote()) as repo:
             yield repo
     except (LockError, RWLockFileCorruptedError) as error:
         raise TransientError(
@@ -348,6 +414,63 @@ def _repo(path: Path) -> Iterator[Any]:
         ) from error
     except DvcException as error:
         raise _explain_dvc(path, error) from error
+
+
+def _dvc_remote() -> dict[str, Any] | None:
+    if (shared := workspaces()) is None:
+        return None
+    return {"core": {"remote": "workspaces"}, "remote": {"workspaces": {"url": shared.cache}}}
+
+
+def _bring(run: Run, wanted: Iterable[str]) -> None:
+    """Have the outputs here that the lock names and that lie at, in or around the wanted paths.
+
+    Raises `DataError` if one is gone, `TransientError` if the store does not answer.
+    """
+    lock = yaml.safe_load((run.path / "dvc.lock").read_text()) if (run.path / "dvc.lock").exists() else {"stages": {}}
+    written = {output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())}
+    targets = set()
+    with _repo(run.path) as repo, contextlib.chdir(run.path):
+        for output in written & {str(out) for out in repo.index.outs if out.use_cache}:
+            for path in map(PurePosixPath, wanted):
+                if PurePosixPath(output).is_relative_to(path):
+                    targets.add(output)
+                elif path.is_relative_to(output):
+                    targets.add(path.as_posix())
+        if targets:
+            repo.fetch(targets=sorted(targets))
+            repo.checkout(targets=sorted(targets), force=True)
+
+
+def bring_inputs(run: Run, target: str) -> None:
+    """With execution.remote: have here what a stage (or promote) reads, what it adds to, and what the report shows."""
+    if workspaces() is None:
+        return
+    name = _name(target)
+    if name == PROMOTE:
+        wanted = list(_PROMOTED)
+    else:
+        stage: dict[str, Any] = yaml.safe_load((run.path / "dvc.yaml").read_text())["stages"][name]
+        wanted = [dep for dep in stage.get("deps", ()) if not dep.startswith(tuple(f"{code}/" for code in _CODE))]
+        if name != "train":  # whose models DVC brings by itself if nothing has to be trained
+            wanted += [out if isinstance(out, str) else next(iter(out)) for out in stage.get("outs", ())]
+        if {"live.json", "warm_start.json"} & set(wanted):
+            _bring_live(run)
+    _bring(run, (*wanted, *_REPORTED))
+
+
+def _bring_live(run: Run) -> None:
+    live = files.read_json(run.path / "live.json")
+    if live["path"] is not None and not (run.path / live["path"]).exists():
+        registry(run.record["model"], run.params).fetch(live["version"])
+
+
+def _hand_on(run: Run, target: str) -> None:
+    """With execution.remote: let other machines have what a stage has made, and what makes repeating it needless."""
+    if workspaces() is None:
+        return
+    with _repo(run.path) as repo, contextlib.chdir(run.path):
+        repo.push(targets=[target], run_cache=True)
 
 
 def _explain_dvc(path: Path, error: BaseException) -> RefitError:
@@ -391,15 +514,19 @@ def reproduce(run: Run, target: str, *, force: bool = False) -> bool:
     """
     require_space()
     stop_stale(run, target)
+    bring_inputs(run, target)
     (run.path / FAILURE).unlink(missing_ok=True)
     _done(run, target).unlink(missing_ok=True)
     try:
         with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
-            changed = bool(repo.reproduce(targets=[target], single_item=True, force=force))
+            # Entries of the run cache come one by one, so only for what is dearest to repeat.
+            pull = _name(target) == "train" and workspaces() is not None
+            changed = bool(repo.reproduce(targets=[target], single_item=True, force=force, pull=pull))
     except TransientError:
         raise
     except RefitError as error:
         raise _stage_error(run) or error from None
+    _hand_on(run, target)
     if changed:
         names = [_name(other) for other in stage_names(run)]
         for other in stage_names(run)[len(names) - names[::-1].index(_name(target)) :]:

@@ -1,8 +1,8 @@
 """params.yaml parsed once, at the edge, into frozen typed settings.
 
 `load` is the only way in. An unknown key or a wrong value raises `SettingsError` with the key, what was
-expected, what was received and the fix. `refit_home` and `code_root` are the only readers of the environment
-and of the installation's place.
+expected, what was received and the fix. `refit_home`, `code_root` and `driver` are the only readers of the
+environment and of the installation's place.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 
 FINAL = "final"
+DRIVER = "REFIT_DRIVER"  # the variable by which `refit` tells stages its process number
 
 
 class Section(BaseModel):
@@ -320,6 +321,7 @@ class Execution(Section):
     """Of the section `execution`, what a run itself needs to know; the rest is for whoever starts its tasks."""
 
     workers: Count
+    remote: Annotated[str, Field(pattern=r"^s3://[^/]+")] | None
 
     @property
     def processes(self) -> int:
@@ -459,6 +461,11 @@ def _leaves(params: Mapping[str, Any], prefix: str = "") -> list[tuple[str, list
 def refit_home() -> Path:
     """Where runs, cache and registry live: $REFIT_HOME, or .refit in the current directory."""
     return Path(os.environ.get("REFIT_HOME") or ".refit").absolute()
+
+
+def driver() -> int | None:
+    """The number of the process of `refit` that had this stage started; None if another program had."""
+    return int(number) if (number := os.environ.get(DRIVER)) else None
 
 
 def code_root() -> Path:

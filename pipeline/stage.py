@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import files
+import psutil
+
+from pipeline import files, settings
 from pipeline.errors import RefitError, TransientError
 
 FAILURE = "failure.json"
@@ -22,6 +26,8 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 def run(main: Callable[[], None]) -> None:
     """Call `main`; a known failure ends the process with one line on stderr, an unknown one with its traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if (pid := settings.driver()) is not None:
+        threading.Thread(target=_end_with, args=(pid,), daemon=True).start()
     try:
         main()
     except KeyboardInterrupt:
@@ -32,6 +38,17 @@ def run(main: Callable[[], None]) -> None:
         if (known := explain(error)) is None:
             raise
         fail(known)
+
+
+def _end_with(pid: int) -> None:
+    """End this process when another does: the `refit` that had the stage started, through DVC and maybe a shell.
+
+    One that was killed, for want of memory say, is run again, on another machine perhaps, where nobody sees that its
+    stage still works in the same run. What is on the same machine, `refit` ends itself before it begins.
+    """
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fail(error: RefitError) -> None:

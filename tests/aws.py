@@ -45,6 +45,19 @@ def one_at_a_time(around: Callable[[App], App] = lambda app: app) -> Iterator[st
         with lock:
             return list(inner(environ, start))
 
+    with _serving(app) as address:
+        yield address
+
+
+@contextmanager
+def at_once() -> Iterator[str]:
+    """Yield the address (host:port) of moto's services, which answer requests while others wait, as long polls do."""
+    with _serving(DomainDispatcherApplication(create_backend_app)) as address:
+        yield address
+
+
+@contextmanager
+def _serving(app: App) -> Iterator[str]:
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

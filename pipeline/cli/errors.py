@@ -17,6 +17,7 @@ from rich.console import Console
 
 from pipeline.cli.text import plain
 from pipeline.errors import RefitError
+from pipeline.settings import DRIVER
 from pipeline.stage import explain
 
 STOP_WITH_STDIN = "REFIT_STOP_WITH_STDIN"
@@ -30,6 +31,7 @@ def clear_errors() -> Iterator[None]:
     signal.signal(signal.SIGTERM, _terminated)
     if os.environ.pop(STOP_WITH_STDIN, None):  # not for our children
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
+    os.environ[DRIVER] = str(os.getpid())
     # Stages are started as `python -m …` and must get this interpreter, also when its environment is not active.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:

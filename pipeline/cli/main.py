@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,13 +16,14 @@ from rich.table import Table
 
 from pipeline import files, runs
 from pipeline.backbones import registry as catalogue
-from pipeline.cli import export, models, predict, quarantine, recipes, reference, schema, split
+from pipeline.cli import export, kfp, models, predict, quarantine, recipes, reference, schema, split
 from pipeline.cli.approve import approve
 from pipeline.cli.errors import EXIT_NOTHING_NEW, clear_errors
 from pipeline.cli.gc import gc
 from pipeline.cli.pending import pending
 from pipeline.cli.promote import decision_of, promote, promoted, say_outcome, say_waiting
 from pipeline.cli.rollback import rollback
+from pipeline.cli.text import plain
 from pipeline.cli.verify import verify
 from pipeline.errors import RefitError, TransientError
 from pipeline.promotion import approval, approval_text
@@ -47,6 +49,7 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(reference.app, name="reference")
 app.add_typer(models.app, name="models")
 models.app.command()(verify)
+app.add_typer(kfp.app, name="kfp")
 app.command()(promote)
 app.command()(approve)
 app.command()(rollback)
@@ -120,6 +123,7 @@ def start(run_id: RunId, source: Source = None, model: Model = None, overrides: 
     with clear_errors():
         current = runs.create(run_id, _params(source, model, overrides), scheduled=True)
         build_report(current.path)
+        runs.publish(current)
         print(json.dumps({"run_id": current.run_id, "parts": current.params["train"]["parts"]}))
 
 
@@ -222,14 +226,27 @@ def _params(source: str | None, model: str | None, overrides: list[str] | None) 
 
 @contextmanager
 def _reporting(current: Run) -> Iterator[None]:
-    """Whatever happens inside, the run's report shows it afterwards."""
+    """Whatever happens inside, the run's report shows it afterwards, on other machines too.
+
+    What was cut off is not handed on: the run there stays as it was before.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # a full disk must not hide what happened before it
             build_report(current.path)
+        if isinstance(error, RefitError | typer.Exit) and not isinstance(error, TransientError):
+            _publish_failure(current)
         raise
     build_report(current.path)
+    runs.publish(current)
+
+
+def _publish_failure(current: Run) -> None:
+    try:
+        runs.publish(current)
+    except RefitError as error:  # what happened before it is what counts
+        print(f"warning: other machines are not told. {plain(str(error))}", file=sys.stderr)
 
 
 @contextmanager

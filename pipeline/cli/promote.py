@@ -46,6 +46,7 @@ def promote(
         # A refusal leaves the run as it was: it may have been promoted before.
         promotion = promoted(current, reason, answer)
         build_report(current.path)
+        runs.publish(current)
         say_outcome(current, promotion)
 
 
@@ -62,6 +63,7 @@ def _unanswered(current: Run, decided: dict[str, Any]) -> bool:
 def promoted(current: Run, reason: str | None = None, answer: Approval | None = None) -> dict[str, Any]:
     """Carry out the decision on a run, whichever it is; promotion.json's content."""
     registry = runs.registry(current.record["model"], current.params)
+    runs.bring_inputs(current, runs.PROMOTE)
     promotion = carry_out(current.path, registry, reason=reason, answer=answer)
     turned_down = runs.REJECTED if promotion["approval"] else runs.REFUSED
     current.update(status=runs.PROMOTED if promotion["promoted"] else turned_down)

@@ -7,25 +7,19 @@ it is not there. A version's number and a move's number are taken by writing an 
 
 from __future__ import annotations
 
-import base64
 import errno
 import hashlib
 import json
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Any
 
 from pipeline import files
 from pipeline.backbones.bucket_weights import FILES, LIMIT
-from pipeline.errors import DataError, ModelError, SettingsError, TransientError
+from pipeline.errors import ModelError, TransientError
 from pipeline.promotion.storage import (
     CHECKSUMS,
     LIVE_FOLDER,
@@ -37,14 +31,13 @@ from pipeline.promotion.storage import (
     name_of_rejection,
     require_undamaged,
 )
-from pipeline.sources.bucket import BucketSource, explain
+from pipeline.sources.bucket import BucketSource
 from pipeline.sources.item import Item
+from pipeline.sources.objects import Objects
 
 _CLAIMS = "claims"
 _NOBODY = 0  # the version that is never given out; its claim shows whether the store keeps to conditions
 _SERVED_FROM = "saved_model.pb"  # without it a folder is no SavedModel, so servers that poll the bucket let it be
-_ATTEMPTS = 8
-_TAKEN, _CONFLICT = 412, 409  # the second: two writes at once, of which the store has let in neither or one
 
 
 @dataclass(frozen=True)
@@ -62,30 +55,29 @@ class BucketStorage:
         return f"{self.base}/{version}"
 
     def versions(self) -> list[int]:
-        with self._explained():
-            parts = [self._name(item).split("/") for item in self.bucket.list()]
+        parts = [name.split("/") for name in self._objects.names()]
         return sorted(int(part[0]) for part in parts if part[1:] == [CHECKSUMS] and part[0].isdigit())
 
     def read(self, version: int, name: str) -> bytes | None:
-        return self._read(f"{version}/{name}")
+        return self._objects.read(f"{version}/{name}")
 
     def digests(self, version: int) -> dict[str, str]:
-        return {name: hashlib.sha256(self._bytes(item)).hexdigest() for name, item in self._items(version)}
+        return {name: hashlib.sha256(self._objects.content(item)).hexdigest() for name, item in self._items(version)}
 
     def publish(self, content: Mapping[str, Path], checksums: Mapping[str, str]) -> int:
         _check_size(self.base, len(content), sum(path.stat().st_size for path in content.values()))
-        self._check_conditions()
+        self._objects.check_conditions(_claim(_NOBODY))
         body = _as_json(checksums)
         version = self._claimed(body)
         for name in sorted(content, key=lambda name: (name == _SERVED_FROM, name)):
             with content[name].open("rb") as stream:
-                self._put(f"{version}/{name}", stream, bytes.fromhex(checksums[name]))
+                self._objects.put(f"{version}/{name}", stream, bytes.fromhex(checksums[name]))
         if changed := differing(checksums, self.digests(version)):
             raise ModelError(
                 f"What {self.uri(version)} gives back differs from what was sent: {', '.join(changed)}.",
                 fix="promote again; if it stays so, look at the store and what is between",
             )
-        if not self._create(f"{version}/{CHECKSUMS}", body):
+        if not self._objects.create(f"{version}/{CHECKSUMS}", body):
             raise ModelError(f"{self.uri(version)} holds another model's checksums.", fix="promote again")
         return version
 
@@ -113,98 +105,41 @@ class BucketStorage:
         return target
 
     def generations(self) -> list[int]:
-        with self._explained():
-            names = [self._name(item) for item in self.bucket.list(f"{LIVE_FOLDER}/")]
+        names = self._objects.names(f"{LIVE_FOLDER}/")
         numbers = (name.removeprefix(f"{LIVE_FOLDER}/").removesuffix(".json") for name in names)
         return sorted(int(number) for number in numbers if number.isdigit())
 
     def move(self, generation: int) -> dict[str, Any]:
-        body = self._read(f"{LIVE_FOLDER}/{name_of_move(generation)}")
+        body = self._objects.read(f"{LIVE_FOLDER}/{name_of_move(generation)}")
         if body is None:
             raise TransientError(f"{self.base}: move {generation} is gone after it was listed.", fix="run again")
         content: dict[str, Any] = json.loads(body)
         return content
 
     def add_move(self, move: Mapping[str, Any]) -> bool:
-        self._check_conditions()
-        return self._create(f"{LIVE_FOLDER}/{name_of_move(move['generation'])}", _as_json(move))
+        self._objects.check_conditions(_claim(_NOBODY))
+        return self._objects.create(f"{LIVE_FOLDER}/{name_of_move(move['generation'])}", _as_json(move))
 
     def rejections(self) -> list[dict[str, Any]]:
-        with self._explained():
-            names = sorted(self._name(item) for item in self.bucket.list(f"{REJECTED_FOLDER}/"))
-        bodies = [self._read(name) for name in names]
+        bodies = [self._objects.read(name) for name in sorted(self._objects.names(f"{REJECTED_FOLDER}/"))]
         return [json.loads(body) for body in bodies if body is not None]
 
     def add_rejection(self, rejection: Mapping[str, Any]) -> None:
-        self._create(f"{REJECTED_FOLDER}/{name_of_rejection(rejection)}", _as_json(rejection))
+        self._objects.create(f"{REJECTED_FOLDER}/{name_of_rejection(rejection)}", _as_json(rejection))
 
     def _claimed(self, body: bytes) -> int:
         """A number of our own. What was cut off while it sent the very same files had one, which we take over."""
         published = set(self.versions())
-        with self._explained():
-            names = [self._name(item) for item in self.bucket.list(f"{_CLAIMS}/")]
+        names = self._objects.names(f"{_CLAIMS}/")
         claims = sorted(int(Path(name).stem) for name in names if Path(name).stem.isdigit())
         for version in claims:
-            if version not in published and version != _NOBODY and self._read(_claim(version)) == body:
+            if version not in published and version != _NOBODY and self._objects.read(_claim(version)) == body:
                 return version
         version = max([*claims, *published], default=0)
         while True:
             version += 1
-            if self._create(_claim(version), body):
+            if self._objects.create(_claim(version), body):
                 return version
-
-    def _create(self, name: str, body: bytes) -> bool:
-        """Write an object that must not exist; False if it does, with other content.
-
-        The same content is ours: an answer that was lost makes boto3 ask again, and the second answer is that the
-        object exists.
-        """
-        for number in range(_ATTEMPTS):
-            if self._put(name, BytesIO(body), hashlib.sha256(body).digest(), only_new=True):
-                return True
-            if (found := self._read(name)) is not None:
-                return found == body
-            time.sleep(min(0.1 * 2**number, 2))
-        raise TransientError(
-            f"{self.bucket.base}{name}: the store says that it exists and that it does not, {_ATTEMPTS} times.",
-            fix="run again",
-        )
-
-    def _put(self, name: str, body: IO[bytes], sha256: bytes, *, only_new: bool = False) -> bool:
-        """False if it must be new and is not, or another is being written at the same time."""
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if only_new else {}
-        with self._explained():
-            try:
-                self.bucket.client().put_object(
-                    Bucket=self.bucket.bucket,
-                    Key=self.bucket.prefix + name,
-                    Body=body,
-                    ChecksumSHA256=base64.b64encode(sha256).decode(),
-                    **condition,
-                )
-            except (BotoCoreError, ClientError) as error:
-                status = _status(error)
-                if only_new and status in {_TAKEN, _CONFLICT}:
-                    return False
-                if only_new and status == 501:
-                    raise self._unconditional("refuses") from None
-                raise explain(self.bucket.base + name, error) from None
-        return True
-
-    def _check_conditions(self) -> None:
-        """A store that takes no notice of conditions would let every racer win. Raises `SettingsError`."""
-        body = b"{}\n"
-        for _ in range(2):
-            if not self._put(_claim(_NOBODY), BytesIO(body), hashlib.sha256(body).digest(), only_new=True):
-                return
-        raise self._unconditional("takes no notice of")
-
-    def _unconditional(self, does: str) -> SettingsError:
-        return SettingsError(
-            f"registry.location: the store of {self.base} {does} conditional writes (If-None-Match: *), so that "
-            "promotions could overwrite each other.",
-            fix="use a store that has them (Amazon S3, MinIO from 2024, Ceph from Squid), or a folder",
-        )
 
     def _download(self, version: int, folder: Path, expected: Mapping[str, str]) -> None:
         items = self._items(version)
@@ -216,39 +151,19 @@ class BucketStorage:
         for name, item in items:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self._bytes(item))
+            path.write_bytes(self._objects.content(item))
         require_undamaged(version, expected, digests_of(folder))
         files.write_json(folder / CHECKSUMS, dict(expected))
         make_read_only(folder)
 
     def _items(self, version: int) -> list[tuple[str, Item]]:
         below = f"{version}/"
-        with self._explained():
-            pairs = [(self._name(item).removeprefix(below), item) for item in self.bucket.list(below)]
+        pairs = [(name.removeprefix(below), item) for name, item in self._objects.items(below)]
         return [(name, item) for name, item in pairs if name != CHECKSUMS]
 
-    def _read(self, name: str) -> bytes | None:
-        with self._explained():
-            item = self.bucket.find(name)
-        return None if item is None else self._bytes(item)
-
-    def _bytes(self, item: Item) -> bytes:
-        with self._explained():
-            return self.bucket.read(item)
-
-    def _name(self, item: Item) -> str:
-        return item.key.removeprefix(self.bucket.prefix)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """The bucket's errors, told of a registry. What may pass by itself stays a `TransientError`."""
-        fix = "check registry.location, and that the credentials allow s3:ListBucket, s3:GetObject and s3:PutObject"
-        try:
-            yield
-        except DataError as error:
-            raise SettingsError(f"registry.location: {error.problem}", fix=fix) from None
-        except PermissionError as error:
-            raise SettingsError(f"registry.location: {self.base}: {error}.", fix=fix) from None
+    @property
+    def _objects(self) -> Objects:
+        return Objects(self.bucket, "registry.location", "promotions could overwrite each other")
 
 
 def _claim(version: int) -> str:
@@ -266,9 +181,3 @@ def _check_size(place: str, count: int, size: int) -> None:
             f"{count}.",
             fix="train a smaller backbone, or set registry.location to a folder",
         )
-
-
-def _status(error: BotoCoreError | ClientError) -> int:
-    if not isinstance(error, ClientError):
-        return 0
-    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

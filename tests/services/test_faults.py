@@ -23,7 +23,7 @@ import pytest
 from embedded import server
 from embedded.client import ApiError, Client
 from embedded.config import environment_of
-from embedded.processes import record, recorded, spawn
+from embedded.processes import alive, record, recorded, spawn
 from tests.services import backends, deployments, standin
 from tests.services.backends import Service
 from tests.services.standin import Events
@@ -79,6 +79,15 @@ class Site:
         started[name] = spawn(command, airflow / f"{name}.log", environment_of(self.home, airflow))
         record(airflow, state["url"], started)
 
+    def start_what_ended(self) -> set[str]:
+        """Start again what has ended; gives the names."""
+        state = recorded(self.home / "airflow")
+        lives = {process.pid for process in alive(state)}
+        ended = {entry["name"] for entry in state["processes"] if entry["pid"] not in lives}
+        for name in ended:
+            self.start_again(name)
+        return ended
+
     def _state(self, run_id: str) -> str:
         with contextlib.suppress(ApiError, httpx.HTTPError):
             state = self.client.run_state("retrain", run_id)
@@ -102,7 +111,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             scheduler={
                 "scheduler_idle_sleep_time": 0.3,
                 # Five minutes by default, after which a task whose worker is gone is run again.
-                "task_instance_heartbeat_timeout": 15,
+                "task_instance_heartbeat_timeout": 40,  # longer than the API server takes to start
                 "task_instance_heartbeat_timeout_detection_interval": 3,
             },
         )
@@ -115,7 +124,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             server.stop(home)
 
 
-def until(found: Callable[[], T], seconds: float = 60) -> T:
+def until(found: Callable[[], T], seconds: float = 90) -> T:
     """What `found` returns once it is true."""
     deadline = time.monotonic() + seconds
     while not (value := found()):
@@ -182,8 +191,8 @@ def test_a_restarted_scheduler(site: Site) -> None:
 def test_an_api_server_that_is_away(site: Site) -> None:
     with site.run() as (run_id, _):
         api = site.process("api-server")
-        api.terminate()
-        api.wait(20)
+        for process in (*api.children(recursive=True), api):
+            process.kill()
         time.sleep(8)  # several heartbeats are lost
         site.start_again("api-server")
         site.events.release(HELD)
@@ -193,10 +202,12 @@ def test_an_api_server_that_is_away(site: Site) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["restarted", "crashed"])
 def test_a_database_that_is_away(site: Site, number: signal.Signals) -> None:
+    """Airflow's scheduler gives up when it loses its database: whoever runs it must start it again."""
     with site.run() as (run_id, _):
         site.database.end(number)
         time.sleep(4)
         site.database.start()
+        until(lambda: "scheduler" in site.start_what_ended())
         site.events.release(HELD)
         ended_well(site, run_id)
         assert set(site.tries(run_id).values()) == {1}

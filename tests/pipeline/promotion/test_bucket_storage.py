@@ -18,6 +18,7 @@ from pipeline.promotion import bucket_storage
 from pipeline.promotion.bucket_storage import BucketStorage
 from pipeline.promotion.opening import open_registry
 from pipeline.promotion.registry import MODEL, Registry
+from pipeline.sources import objects
 from pipeline.sources.bucket import BucketSource
 from tests import aws
 from tests.pipeline.promotion.conftest import new_bucket
@@ -180,7 +181,7 @@ def test_a_conflict_that_another_has_won_is_lost(
         return carry_out()
 
     winner: list[bool] = []
-    find = bucket_storage.BucketStorage._read
+    find = objects.Objects.read
 
     def put_theirs_first(self: Any, name: str) -> bytes | None:
         if winner:
@@ -190,7 +191,7 @@ def test_a_conflict_that_another_has_won_is_lost(
 
     store.spoil = spoil
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bucket_storage.BucketStorage, "_read", put_theirs_first)
+        patch.setattr(objects.Objects, "read", put_theirs_first)
         with pytest.raises(PromotionRefused, match="version 2 was promoted by"):
             registry.move_live(1, expected_generation=1, reason="")
 

@@ -1,0 +1,259 @@
+"""Run directories through S3: two machines without a common disk take turns, race, and are cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import files, remote, runs
+from pipeline.errors import DataError, SettingsError
+from pipeline.remote import State, merged
+from pipeline.settings import code_root, params_file, read_params
+from tests import aws
+
+REFIT = Path(sys.executable).with_name("refit")
+
+entries = st.dictionaries(st.sampled_from("abcd"), st.one_of(st.none(), st.integers(0, 2)), max_size=4)
+
+
+@given(entries, entries, entries)
+def test_merging_loses_no_side_s_changes(base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> None:
+    found = merged(base, mine, theirs, mine_first=True)
+    absent = object()
+    for name in "abcd":
+        was, here, there, now = (side.get(name, absent) for side in (base, mine, theirs, found))
+        assert now in (here, there)
+        if here != was:
+            assert now == here
+        elif there != was:
+            assert now == there
+    assert merged(base, theirs, mine, mine_first=False) == found, "the sides may be exchanged with their order"
+    assert merged(base, base, theirs, mine_first=True) == theirs
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", ".dvc/config", "a/__pycache__/x", ""])
+def test_a_state_never_leaves_its_run(name: str) -> None:
+    body = State({name: "0" * 64}, {}, {}, "").as_json()
+    with pytest.raises(DataError, match="which no run holds"):
+        State.from_json(body, "s3://b/states/r/1")
+    with pytest.raises(DataError, match="no sha256"):
+        State.from_json(State({"ok": "../../x"}, {}, {}, "").as_json(), "s3://b/states/r/1")
+    with pytest.raises(DataError, match="is no state"):
+        State.from_json(b"[]", "s3://b/states/r/1")
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Of this test alone: the store behind it is one for the whole process."""
+    name = uuid4().hex
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    with aws.one_at_a_time() as address:
+        aws.configure(monkeypatch, address)
+        boto3.client("s3").create_bucket(Bucket=name)
+        yield name
+
+
+@pytest.fixture
+def machine(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """machine(name): from now on we are on that machine; gives its REFIT_HOME."""
+    params = yaml.safe_load((code_root() / "params.yaml").read_text())
+    params["execution"].update(remote=f"s3://{bucket}/refit", workers=1)
+    params["registry"]["location"] = f"s3://{bucket}/models"
+
+    def be(name: str) -> Path:
+        home = tmp_path / name
+        monkeypatch.setenv("REFIT_HOME", str(home))
+        home.mkdir(exist_ok=True)
+        (home / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        return home
+
+    return be
+
+
+def start(run_id: str, source: Path) -> runs.Run:
+    params = read_params(params_file())
+    params["ingest"]["source"] = str(source)
+    run = runs.create(run_id, params, scheduled=True)
+    runs.publish(run)
+    return run
+
+
+def newest_state(run_id: str) -> State:
+    shared = runs.workspaces()
+    assert shared is not None
+    return shared._read(run_id, shared._generations()[run_id])
+
+
+def test_machines_take_turns(machine: Callable[[str], Path], source: Path) -> None:
+    a = machine("a")
+    begun = start("1", source)
+    b = machine("b")
+    run = runs.find("1")
+    assert run.path == b / "runs/1"
+    assert run.record == begun.record
+    assert runs.code_digest(run.path) == runs.code_digest(code_root())
+    assert str(b) in (run.path / ".dvc/config").read_text()
+    assert runs.reproduce(run, "ingest")
+    runs.nothing_new(run)
+    run.update(status=runs.PROMOTED)
+    runs.publish(run)
+
+    machine("a")
+    run = runs.find("1")
+    assert run.path == a / "runs/1"
+    assert (run.path / "done/ingest").exists()
+    assert not (run.path / "data/manifest").exists(), "outputs come when a stage needs them"
+    runs.reproduce(run, "ingest")
+    assert [path.name for path in (run.path / "data/manifest").iterdir()] == ["0001.parquet"]
+    runs.publish(run)
+
+    # A third machine, with nothing, continues the data of the first run in a second one.
+    machine("c")
+    assert [found.run_id for found in runs.all_runs()] == ["1"]
+    second = start("2", source)
+    assert second.record["parent"] == "1"
+    runs.reproduce(second, "ingest")
+    [batch] = files.read_json(second.path / "metrics/ingest.json")["batches"]
+    assert batch["batch"] == "0001"
+    assert runs.nothing_new(second)
+    second.update(status=runs.NOTHING_NEW)
+    runs.publish(second)
+
+    machine("a")
+    assert {found.run_id: found.record["status"] for found in runs.all_runs()} == {
+        "1": runs.PROMOTED,
+        "2": runs.NOTHING_NEW,
+    }
+
+
+def test_what_was_cut_off_is_not_seen_elsewhere(machine: Callable[[str], Path], source: Path) -> None:
+    machine("a")
+    start("1", source)
+    before = newest_state("1")
+    run = runs.find("1")
+    runs.reproduce(run, "ingest")
+    (run.path / "metrics/ingest.json").write_text("{}")
+    # ... and now this machine is gone, before it has published.
+    machine("b")
+    assert newest_state("1") == before
+    run = runs.find("1")
+    assert not (run.path / "metrics/ingest.json").exists()
+    assert runs.reproduce(run, "ingest")
+    assert files.read_json(run.path / "metrics/ingest.json")["batches"][-1]["accepted"] == 12
+
+
+def test_racing_folds_lose_nothing(machine: Callable[[str], Path], source: Path, bucket: str) -> None:
+    """Eight machines, each with a stage's entry in the lock, a file and a key of the record of its own."""
+    home = machine("a")
+    start("1", source)
+    shared = runs.workspaces()
+    assert shared is not None
+    machines = []
+    for number in range(8):
+        folder = home.parent / f"m{number}" / "runs"
+        one = remote.workspaces(f"s3://{bucket}/refit", folder)
+        assert one.fetch("1")
+        lock = {"schema": "2.0", "stages": {f"train@fold-{number}": {"cmd": str(number)}}}
+        (folder / "1/dvc.lock").write_text(yaml.safe_dump(lock))
+        files.write_text(folder / f"1/done/train@fold-{number}", "")
+        runs.Run(folder / "1").update(**{f"key{number}": number})
+        files.write_text(folder / "1/report.html", str(number))
+        machines.append(one)
+    threads = [threading.Thread(target=one.publish, args=("1",)) for one in machines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    state = newest_state("1")
+    assert state.lock == {f"train@fold-{number}": {"cmd": str(number)} for number in range(8)}
+    assert {f"done/train@fold-{number}" for number in range(8)} <= set(state.files)
+    assert {f"key{number}": number for number in range(8)}.items() <= state.record.items()
+    machine("late")
+    found = runs.find("1")
+    assert (found.path / "report.html").read_text() in set("01234567")
+    assert len(yaml.safe_load((found.path / "dvc.lock").read_text())["stages"]) == 8
+
+
+def test_two_parts_in_one_directory_keep_each_other_s_results(machine: Callable[[str], Path], source: Path) -> None:
+    """Fold 1 begins, and looks what is new, when fold 0 has written the lock and has not published it."""
+    machine("a")
+    run = start("1", source)
+    files.write_text(run.path / "dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": {"train@fold-0": {"cmd": "0"}}}))
+    run = runs.find("1")
+    assert set(yaml.safe_load((run.path / "dvc.lock").read_text())["stages"]) == {"train@fold-0"}
+    runs.publish(run)
+    assert set(newest_state("1").lock) == {"train@fold-0"}
+
+
+def test_files_that_went_away_go_away_elsewhere(machine: Callable[[str], Path], source: Path) -> None:
+    machine("a")
+    run = start("1", source)
+    files.write_text(run.path / "failure.json", "{}")
+    runs.publish(run)
+    machine("b")
+    run = runs.find("1")
+    (run.path / "failure.json").unlink()
+    runs.publish(run)
+    machine("a")
+    assert not (runs.find("1").path / "failure.json").exists()
+
+
+def test_a_store_without_what_a_run_names_is_no_fresh_start(
+    machine: Callable[[str], Path], source: Path, bucket: str
+) -> None:
+    machine("a")
+    run = start("1", source)
+    runs.reproduce(run, "ingest")
+    run.update(status=runs.PROMOTED)
+    runs.publish(run)
+    s3 = boto3.client("s3")
+    kept = s3.list_objects_v2(Bucket=bucket, Prefix="refit/cache/files/")["Contents"]
+    for entry in kept:
+        s3.delete_object(Bucket=bucket, Key=entry["Key"])
+    machine("b")
+    second = start("2", source)
+    with pytest.raises(DataError):
+        runs.reproduce(second, "ingest")
+
+
+def test_settings_that_others_would_not_find_are_refused(machine: Callable[[str], Path], source: Path) -> None:
+    machine("a")
+    params = read_params(params_file())
+    params["ingest"]["source"] = str(source)
+    with pytest.raises(SettingsError, match=r"registry\.location is null"):
+        runs.create("1", {**params, "registry": {"location": None, "mlflow_uri": None}})
+    with pytest.raises(SettingsError, match=r"execution\.remote: expected s3://.*/refit"):
+        runs.create("1", {**params, "execution": {**params["execution"], "remote": None}})
+
+
+def refit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "REFIT_HOME": str(home), "COLUMNS": "200"}
+    return subprocess.run(
+        [REFIT, *arguments], capture_output=True, text=True, cwd=home, env=environment, timeout=240, check=False
+    )
+
+
+def test_a_failure_is_seen_on_other_machines(machine: Callable[[str], Path], source: Path, tmp_path: Path) -> None:
+    a = machine("a")
+    done = refit(a, "start", "--run-id=1", f"--source={tmp_path / 'nowhere'}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["run_id"] == "1"
+    assert refit(machine("b"), "stage", "ingest", "--run-id=1").returncode == 65
+    c = machine("c")
+    assert "failed" in refit(c, "runs").stdout
+    run = runs.find("1")
+    assert "nowhere" in files.read_json(run.path / "failure.json")["problem"]
+    assert "nowhere" in (run.path / "report.html").read_text()

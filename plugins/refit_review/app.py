@@ -145,7 +145,10 @@ def _shell(run: places.Run, show: str, *, others: bool) -> Response:
     for place, name in enumerate(run.rows()[:2]):
         title = "Data Docs" if place == 0 else "Data Docs: rules"
         views[f"rows-{place}" if place else "rows"] = (title, f"{own}/files/{quote(name)}")
-    if run.file(places.CARD):
+    if run.version is not None:  # complete, with the figures and the decision
+        model = quote(str(run.record.get("model")), "")
+        views["card"] = ("Model card", f"{base()}{PREFIX}/models/{model}/versions/{run.version}/card")
+    elif run.file(places.CARD):
         views["card"] = ("Model card", f"{own}/card")
     if show not in views:
         if show == "report" and not views:

@@ -76,7 +76,10 @@ def card_of_run(dag_id: str, run_id: str) -> Response:
     return pages.markdown(path.read_text(errors="replace"))
 
 
-def models(user: GetUserDep, model: str | None = None) -> Response:
+def models(user: GetUserDep, model: str | None = None, fresh: bool = False) -> Response:
+    """`fresh`: after a rollback, of which an answer that is seconds old knows nothing."""
+    if fresh:
+        registry.forget()
     known = registry.names()
     if not known:
         raise HTTPException(404, f"There is no model yet in {places.home()}. A run of the DAG {RETRAIN} makes one.")

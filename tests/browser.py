@@ -92,7 +92,9 @@ def chromium() -> Iterator[Tab]:
             [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL
         )
         try:
-            with connect(_page(_port(Path(profile) / "DevToolsActivePort")), max_size=None) as connection:
+            # Whoever drives it may be busy elsewhere for longer than a ping would wait.
+            address = _page(_port(Path(profile) / "DevToolsActivePort"))
+            with connect(address, max_size=None, ping_interval=None) as connection:
                 yield Tab(connection)
         finally:
             process.terminate()

@@ -73,7 +73,6 @@ def promoted(current: Run, reason: str | None = None, answer: Approval | None = 
 
 
 def say_waiting(current: Run, decided: dict[str, Any]) -> None:
-    current.update(status=runs.WAITING)
     console.print(
         f"[yellow bold]Waiting for approval.[/] {shown(decided['summary'])} {shown(decided['approval']['why'])}"
     )

@@ -76,7 +76,10 @@ def card_of_run(dag_id: str, run_id: str) -> Response:
     return pages.markdown(path.read_text(errors="replace"))
 
 
-def models(user: GetUserDep, model: str | None = None) -> Response:
+def models(user: GetUserDep, model: str | None = None, fresh: bool = False) -> Response:
+    """`fresh`: after a rollback, of which an answer that is seconds old knows nothing."""
+    if fresh:
+        registry.forget()
     known = registry.names()
     if not known:
         raise HTTPException(404, f"There is no model yet in {places.home()}. A run of the DAG {RETRAIN} makes one.")
@@ -145,7 +148,10 @@ def _shell(run: places.Run, show: str, *, others: bool) -> Response:
     for place, name in enumerate(run.rows()[:2]):
         title = "Data Docs" if place == 0 else "Data Docs: rules"
         views[f"rows-{place}" if place else "rows"] = (title, f"{own}/files/{quote(name)}")
-    if run.file(places.CARD):
+    if run.version is not None:  # complete, with the figures and the decision
+        model = quote(str(run.record.get("model")), "")
+        views["card"] = ("Model card", f"{base()}{PREFIX}/models/{model}/versions/{run.version}/card")
+    elif run.file(places.CARD):
         views["card"] = ("Model card", f"{own}/card")
     if show not in views:
         if show == "report" and not views:

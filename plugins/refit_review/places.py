@@ -51,6 +51,16 @@ class Run:
         path = self.file(name)
         return None if path is None else (path, kind)
 
+    @property
+    def version(self) -> int | None:
+        """The version that was made of the run's model, if it went live."""
+        path = self.file("promotion.json")
+        try:
+            found = json.loads(path.read_text())["version"] if path else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found if isinstance(found, int) else None
+
     def rows(self) -> list[str]:
         """Names of Great Expectations' pages, results first."""
         found = [path.relative_to(self.path).as_posix() for path in (self.path / DATA_DOCS).rglob("*.html")]

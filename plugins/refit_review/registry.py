@@ -16,7 +16,10 @@ from refit_review import places
 
 REFIT = Path(sys.executable).with_name("refit")  # of this environment, as the tasks use it
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_PATIENCE = 60  # seconds
+_PATIENCE = (
+    30  # seconds for the command; others who ask meanwhile wait less, lest they take all of the server's threads
+)
+_QUEUE = 5  # seconds
 _FRESH = 3.0  # seconds for which an answer is given again: a page that many open is asked for once
 _answers: dict[tuple[str, ...], tuple[float, Any]] = {}
 _lock = threading.Lock()
@@ -50,7 +53,9 @@ def forget() -> None:
 
 
 def _ask(*arguments: str) -> dict[str, Any]:
-    with _lock:
+    if not _lock.acquire(timeout=_QUEUE):
+        raise Unavailable("The registry is slow, and somebody else is asking it. Try again in a minute.")
+    try:
         known = _answers.get(arguments)
         if known is not None and time.monotonic() - known[0] < _FRESH:
             return known[1]
@@ -59,6 +64,8 @@ def _ask(*arguments: str) -> dict[str, Any]:
             del _answers[key]
         _answers[arguments] = (time.monotonic(), found)
         return found
+    finally:
+        _lock.release()
 
 
 def _run(arguments: tuple[str, ...]) -> dict[str, Any]:

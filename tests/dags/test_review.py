@@ -25,7 +25,7 @@ from tests.pipeline.promotion.models import go_live
 pytestmark = [pytest.mark.airflow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 150  # seconds
+PATIENCE = 420  # seconds; on a machine that does nothing else a retraining takes a minute
 MODEL = "colours"
 # React keeps what it has written itself, so the value is set below it.
 TYPE = """(element, text) => {
@@ -129,7 +129,7 @@ def refit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_model_goes_live_when_a_person_approves_it(
     tab: Tab, client: Client, running: server.Server, home: Path, source: Path
 ) -> None:
@@ -141,6 +141,7 @@ def test_a_model_goes_live_when_a_person_approves_it(
     click(tab, "[...document.querySelectorAll('a')].find(found => found.textContent.trim() === 'Report')")
     until(tab, f"{REPORT}?.body?.innerText.includes('In progress')")
     assert tab.value(f"{REPORT}.querySelector('h1').textContent") == "In progress"
+    tab.open("about:blank", width=1280)  # a page that refreshes itself takes the time that the run needs
 
     wait_for(client, run_id, "approve", "awaiting_input")
     assert registry(home).pointer().version is None
@@ -166,7 +167,7 @@ def test_a_model_goes_live_when_a_person_approves_it(
     assert f"Approved by {USER}" in tab.value(f"{FRAME}.body.innerText")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_model_that_is_rejected_leaves_everything_as_it_is(client: Client, home: Path, source: Path) -> None:
     draw(source, range(24, 30))
     run_id = client.trigger("retrain", {"source": str(source), "set": [*SETTINGS, "gate.approval=always"]})

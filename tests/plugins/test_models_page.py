@@ -81,3 +81,29 @@ def test_rejections_are_no_moves(registry: None) -> None:
     found = json.loads(CliRunner().invoke(refit_app, ["models", "--json"]).stdout)
     assert [move["kind"] for move in found["moves"]] == ["promote", "promote", "promote", "rollback"]
     assert [(row["run"], row["reason"]) for row in found["rejections"]] == [("r4", "Too few nights")]
+
+
+def test_a_promoted_run_shows_the_complete_card(browse: Browse, registry: None, refit_home: Path) -> None:
+    (refit_home / "runs/r2/report.html").write_text("<!doctype html>")
+    client = browse("viewer")
+    card = "/refit/models/classifier/versions/2/card"
+    assert f'src="{card}"' in client.get("/refit/dags/retrain/runs/r2/report?show=card").text
+    text = client.get(card).text
+    assert "<h2>Decision</h2>" in text
+    assert "accuracy floor" in text
+    # One that was turned down has the stub that training wrote.
+    rejected = client.get("/refit/dags/retrain/runs/r4/report?show=card").text
+    assert 'src="/refit/dags/retrain/runs/r4/card"' in rejected
+
+
+def test_who_finds_the_registry_busy_does_not_wait_for_long(
+    browse: Browse, registry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from refit_review import registry as asked
+
+    monkeypatch.setattr(asked, "_QUEUE", 0.05)
+    client = browse("viewer")
+    with asked._lock:
+        text = client.get("/refit/models").text
+    assert "somebody else is asking" in text
+    assert "Version <b>2</b> is live." in client.get("/refit/models").text

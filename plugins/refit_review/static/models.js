@@ -36,7 +36,7 @@
   const follow = async (run) => {
     for (;;) {
       const { state } = await ask(`/dagRuns/${encodeURIComponent(run)}`);
-      if (state === "success") return location.reload();
+      if (state === "success") return location.replace(`?model=${encodeURIComponent(model)}&fresh=true`);
       if (state === "failed") {
         return say(outcome, `The rollback failed; the log of the run ${run} of the DAG rollback says why. Version ${live} is live.`);
       }

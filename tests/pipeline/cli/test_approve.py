@@ -14,6 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pipeline import files, runs
+from pipeline.cli import main
 from pipeline.cli.main import app
 from pipeline.settings import code_root
 from tests.pipeline.promotion.finished_run import finished_run
@@ -242,3 +243,22 @@ def test_a_scheduler_hands_the_answer_over(waiting: Path) -> None:
     answer = {"approved": True, "by": "anna", "reason": "ok", "at": "2026-03-01T09:30:00+00:00", "decision": None}
     assert CliRunner().invoke(app, [*stage, f"--approval={json.dumps(answer)}"]).exit_code == 0
     assert runs.registry("classifier").history()[0]["approval"]["by"] == "anna"
+
+
+def test_a_run_that_asks_ends_waiting_and_tells_how_to_answer(
+    waiting: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stages are done; what `refit run` does after them."""
+    run = runs.Run(waiting)
+    run.update(status=runs.RUNNING)
+    monkeypatch.setattr(main.runs, "stage_names", lambda current: [])
+    main._run(run, force=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Waiting for approval." in shown
+    assert "gate.approval is always." in shown
+    assert "refit approve r1 --reason TEXT" in shown
+    assert run.record["status"] == runs.WAITING
+    assert run.record["owner"] is None
+    assert runs.registry("classifier").versions() == []
+    assert "Waiting for approval" in (waiting / "report.html").read_text()
+    assert runs.parent_of("classifier") == run, "later runs build on its data"

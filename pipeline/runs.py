@@ -27,10 +27,12 @@ import yaml
 
 from pipeline import files
 from pipeline.backbones.registry import LIVE
+from pipeline.dataset import store
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
+from pipeline.ingestion import releases
 from pipeline.promotion.opening import open_registry
 from pipeline.promotion.registry import MODEL, Live, Registry
-from pipeline.settings import Settings, code_root, params_file, parse, read_params, refit_home
+from pipeline.settings import Settings, code_root, params_file, parse, read_params, refit_home, remote_location
 from pipeline.stage import DONE, FAILURE, explain, record_failure
 from pipeline.training import recipes
 
@@ -126,8 +128,7 @@ def new_id() -> str:
 
 def workspaces() -> Workspaces | None:
     """Where machines that share no disk hand runs on, if execution.remote says so."""
-    location = (read_params(params_file()).get("execution") or {}).get("remote")
-    if location is None:
+    if (location := remote_location()) is None:
         return None
     from pipeline.remote import workspaces  # boto3 takes 0.3 s to import
 
@@ -474,6 +475,8 @@ def bring_inputs(run: Run, target: str) -> None:
     if name == PROMOTE:
         wanted = list(_PROMOTED)
     else:
+        if name == "ingest":
+            share_releases(run.record["model"])
         stage: dict[str, Any] = yaml.safe_load((run.path / "dvc.yaml").read_text())["stages"][name]
         wanted = [dep for dep in stage.get("deps", ()) if not dep.startswith(tuple(f"{code}/" for code in _CODE))]
         if name != "train":  # whose models DVC brings by itself if nothing has to be trained
@@ -481,6 +484,12 @@ def bring_inputs(run: Run, target: str) -> None:
         if {"live.json", "warm_start.json"} & set(wanted):
             _bring_live(run)
     _bring(run, (*wanted, *_REPORTED))
+
+
+def share_releases(model: str) -> None:
+    """With execution.remote: what people have released from quarantine, on whichever machine."""
+    if (shared := workspaces()) is not None:
+        shared.share_lines(f"releases/{model}", releases.path(model))
 
 
 def _bring_live(run: Run) -> None:
@@ -491,10 +500,15 @@ def _bring_live(run: Run) -> None:
 
 def _hand_on(run: Run, target: str) -> None:
     """With execution.remote: let other machines have what a stage has made, and what makes repeating it needless."""
-    if workspaces() is None:
+    if (shared := workspaces()) is None:
         return
     with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
         repo.push(targets=[target], run_cache=True)
+    if target == "ingest":
+        shared.send_images(
+            [*run.path.glob("data/manifest/[0-9]*.parquet"), *run.path.glob("data/quarantine/[0-9]*.parquet")],
+            store.path,
+        )
 
 
 def _explain_dvc(path: Path, error: BaseException) -> RefitError:

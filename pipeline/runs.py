@@ -15,8 +15,9 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -155,8 +156,7 @@ def _fetch(run: Run, shared: Workspaces) -> bool:
     """False if no machine has it."""
     if not shared.fetch(run.run_id):
         return False
-    (run.path / ".dvc").mkdir(exist_ok=True)
-    (run.path / ".dvc/config").write_text(_DVC_CONFIG.format(home=refit_home()))
+    files.write_text(run.path / ".dvc/config", _DVC_CONFIG.format(home=refit_home()))
     return True
 
 
@@ -424,6 +424,13 @@ def _repo(path: Path) -> Iterator[Any]:
         ) from error
     except DvcException as error:
         raise _explain_dvc(path, error) from error
+    except sqlite3.OperationalError as error:  # DVC's own notes on files
+        if "is full" not in str(error):
+            raise
+        raise TransientError(
+            f"No space is left for DVC's database ({error}).",
+            fix="free disk space or set REFIT_HOME to another disk",
+        ) from error
 
 
 def _dvc_remote() -> dict[str, Any] | None:
@@ -432,27 +439,30 @@ def _dvc_remote() -> dict[str, Any] | None:
     return {"core": {"remote": "workspaces"}, "remote": {"workspaces": {"url": shared.cache}}}
 
 
-def _bring(run: Run, wanted: Iterable[str]) -> None:
+def _bring(run: Run, wanted: Collection[str]) -> None:
     """Have the outputs here that the lock names and that lie at, in or around the wanted paths.
 
     Raises `DataError` if one is gone, `TransientError` if the store does not answer.
     """
     lock = yaml.safe_load((run.path / "dvc.lock").read_text()) if (run.path / "dvc.lock").exists() else {"stages": {}}
-    written = {output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())}
+    from pipeline.remote import kept_by_dvc
+
+    kept = kept_by_dvc(run.path)
     targets = set()
-    with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
-        for output in written & {str(out) for out in repo.index.outs if out.use_cache}:
+    for output in (output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())):
+        if output.startswith(tuple(f"{path}/" for path in kept)) or output in kept:
             for path in map(PurePosixPath, wanted):
                 if PurePosixPath(output).is_relative_to(path):
                     targets.add(output)
                 elif path.is_relative_to(output):
                     targets.add(path.as_posix())
-        if targets:
+    if targets:
+        with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
             repo.fetch(targets=sorted(targets))
             repo.checkout(targets=sorted(targets), force=True)
 
 
-def opened(run_id: str, wanted: Iterable[str] = _TABLES) -> Run:
+def opened(run_id: str, wanted: Collection[str] = _TABLES) -> Run:
     """`find`, with outputs to be read here too: its tables, or those named."""
     run = find(run_id)
     if workspaces() is not None:

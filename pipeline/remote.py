@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+import pyarrow.parquet as pq
 import yaml
 
 from pipeline import files
@@ -195,6 +196,42 @@ class Workspaces:
             self._apply(path, mine, target)
             self._remember(run, generation, target)
 
+    def send_images(self, batches: Iterable[Path], path_of: Callable[[str], Path]) -> None:
+        """Send the images that manifest and quarantine files name; a file whose images are all there is not opened.
+
+        They lie where `dataset.store` looks for what it misses.
+        """
+        sent = set(self.objects.names("batches/"))
+        for batch in batches:
+            receipt = f"batches/{files.sha256(batch)}"
+            if receipt not in sent:
+                named = pq.read_table(batch, columns=["image_id"])["image_id"].to_pylist()
+                here = [image for image in {*named} - {None} if path_of(image).exists()]  # else another machine has it
+                _all(lambda image: self._send_image(image, path_of(image)), here)
+                self._put(receipt, b"")
+
+    def share_lines(self, name: str, path: Path) -> None:
+        """Have what all machines have added to a file of JSON lines here, and what this one has added there.
+
+        Each line has its moment as `at`, by which they are put in order.
+        """
+        own = path.read_bytes().splitlines() if path.exists() else []
+        here = {hashlib.sha256(line).hexdigest(): line for line in own}
+        there = {entry.rpartition("/")[2] for entry in self.objects.names(f"{name}/")}
+        for digest in here.keys() - there:
+            self._put(f"{name}/{digest}", here[digest])
+        found = {digest: self.objects.read(f"{name}/{digest}") or b"" for digest in there - here.keys()}
+        if lines := {digest: line for digest, line in found.items() if hashlib.sha256(line).hexdigest() == digest}:
+            together = sorted({**here, **lines}.values(), key=lambda line: str(json.loads(line)["at"]))
+            files.write_bytes(path, b"".join(line + b"\n" for line in together))
+
+    def _send_image(self, image: str, path: Path) -> None:
+        with path.open("rb") as stream:  # the store refuses other bytes than those it is named for
+            self.objects.put(f"images/{image[:2]}/{image}", stream, bytes.fromhex(image))
+
+    def _put(self, name: str, body: bytes) -> None:
+        self.objects.put(name, BytesIO(body), hashlib.sha256(body).digest())
+
     def check(self) -> None:
         """Raises `SettingsError` if the store would let two machines take one number."""
         self.objects.check_conditions("states/.conditions")
@@ -222,7 +259,7 @@ class Workspaces:
             body = paths[digest].read_bytes()
             if hashlib.sha256(body).hexdigest() != digest:
                 raise TransientError(f"{paths[digest]} changed while it was being sent.", fix="run again")
-            self.objects.put(f"files/{digest}", BytesIO(body), bytes.fromhex(digest))
+            self._put(f"files/{digest}", body)
 
         _all(send, paths)
 

@@ -15,8 +15,9 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -27,10 +28,12 @@ import yaml
 
 from pipeline import files
 from pipeline.backbones.registry import LIVE
+from pipeline.dataset import store
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
+from pipeline.ingestion import releases
 from pipeline.promotion.opening import open_registry
 from pipeline.promotion.registry import MODEL, Live, Registry
-from pipeline.settings import Settings, code_root, params_file, parse, read_params, refit_home
+from pipeline.settings import Settings, code_root, params_file, parse, read_params, refit_home, remote_location
 from pipeline.stage import DONE, FAILURE, explain, record_failure
 from pipeline.training import recipes
 
@@ -126,8 +129,7 @@ def new_id() -> str:
 
 def workspaces() -> Workspaces | None:
     """Where machines that share no disk hand runs on, if execution.remote says so."""
-    location = (read_params(params_file()).get("execution") or {}).get("remote")
-    if location is None:
+    if (location := remote_location()) is None:
         return None
     from pipeline.remote import workspaces  # boto3 takes 0.3 s to import
 
@@ -154,8 +156,7 @@ def _fetch(run: Run, shared: Workspaces) -> bool:
     """False if no machine has it."""
     if not shared.fetch(run.run_id):
         return False
-    (run.path / ".dvc").mkdir(exist_ok=True)
-    (run.path / ".dvc/config").write_text(_DVC_CONFIG.format(home=refit_home()))
+    files.write_text(run.path / ".dvc/config", _DVC_CONFIG.format(home=refit_home()))
     return True
 
 
@@ -423,6 +424,13 @@ def _repo(path: Path) -> Iterator[Any]:
         ) from error
     except DvcException as error:
         raise _explain_dvc(path, error) from error
+    except sqlite3.OperationalError as error:  # DVC's own notes on files
+        if "is full" not in str(error):
+            raise
+        raise TransientError(
+            f"No space is left for DVC's database ({error}).",
+            fix="free disk space or set REFIT_HOME to another disk",
+        ) from error
 
 
 def _dvc_remote() -> dict[str, Any] | None:
@@ -431,27 +439,30 @@ def _dvc_remote() -> dict[str, Any] | None:
     return {"core": {"remote": "workspaces"}, "remote": {"workspaces": {"url": shared.cache}}}
 
 
-def _bring(run: Run, wanted: Iterable[str]) -> None:
+def _bring(run: Run, wanted: Collection[str]) -> None:
     """Have the outputs here that the lock names and that lie at, in or around the wanted paths.
 
     Raises `DataError` if one is gone, `TransientError` if the store does not answer.
     """
     lock = yaml.safe_load((run.path / "dvc.lock").read_text()) if (run.path / "dvc.lock").exists() else {"stages": {}}
-    written = {output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())}
+    from pipeline.remote import kept_by_dvc
+
+    kept = kept_by_dvc(run.path)
     targets = set()
-    with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
-        for output in written & {str(out) for out in repo.index.outs if out.use_cache}:
+    for output in (output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())):
+        if output.startswith(tuple(f"{path}/" for path in kept)) or output in kept:
             for path in map(PurePosixPath, wanted):
                 if PurePosixPath(output).is_relative_to(path):
                     targets.add(output)
                 elif path.is_relative_to(output):
                     targets.add(path.as_posix())
-        if targets:
+    if targets:
+        with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
             repo.fetch(targets=sorted(targets))
             repo.checkout(targets=sorted(targets), force=True)
 
 
-def opened(run_id: str, wanted: Iterable[str] = _TABLES) -> Run:
+def opened(run_id: str, wanted: Collection[str] = _TABLES) -> Run:
     """`find`, with outputs to be read here too: its tables, or those named."""
     run = find(run_id)
     if workspaces() is not None:
@@ -474,6 +485,8 @@ def bring_inputs(run: Run, target: str) -> None:
     if name == PROMOTE:
         wanted = list(_PROMOTED)
     else:
+        if name == "ingest":
+            share_releases(run.record["model"])
         stage: dict[str, Any] = yaml.safe_load((run.path / "dvc.yaml").read_text())["stages"][name]
         wanted = [dep for dep in stage.get("deps", ()) if not dep.startswith(tuple(f"{code}/" for code in _CODE))]
         if name != "train":  # whose models DVC brings by itself if nothing has to be trained
@@ -481,6 +494,12 @@ def bring_inputs(run: Run, target: str) -> None:
         if {"live.json", "warm_start.json"} & set(wanted):
             _bring_live(run)
     _bring(run, (*wanted, *_REPORTED))
+
+
+def share_releases(model: str) -> None:
+    """With execution.remote: what people have released from quarantine, on whichever machine."""
+    if (shared := workspaces()) is not None:
+        shared.share_lines(f"releases/{model}", releases.path(model))
 
 
 def _bring_live(run: Run) -> None:
@@ -491,10 +510,15 @@ def _bring_live(run: Run) -> None:
 
 def _hand_on(run: Run, target: str) -> None:
     """With execution.remote: let other machines have what a stage has made, and what makes repeating it needless."""
-    if workspaces() is None:
+    if (shared := workspaces()) is None:
         return
     with _using_cache(), _repo(run.path) as repo, contextlib.chdir(run.path):
         repo.push(targets=[target], run_cache=True)
+    if target == "ingest":
+        shared.send_images(
+            [*run.path.glob("data/manifest/[0-9]*.parquet"), *run.path.glob("data/quarantine/[0-9]*.parquet")],
+            store.path,
+        )
 
 
 def _explain_dvc(path: Path, error: BaseException) -> RefitError:

@@ -8,6 +8,7 @@ environment and of the installation's place.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -375,6 +376,18 @@ def read_params(path: Path) -> dict[str, Any]:
     if isinstance(execution := params.get("execution"), dict):
         params["execution"] = {key: value for key, value in execution.items() if key not in _SCHEDULERS}
     return params
+
+
+def remote_location() -> str | None:
+    """execution.remote as this installation has it. Raises `SettingsError`."""
+    path = params_file()
+    return _remote_of(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@functools.lru_cache(maxsize=4)
+def _remote_of(path: Path, modified: int) -> str | None:
+    section = read_params(path).get("execution")
+    return section.get("remote") if isinstance(section, dict) else None
 
 
 def parse(params: Mapping[str, Any], *, origin: str = "params.yaml") -> Settings:

@@ -118,6 +118,7 @@ def release(
             image_id=row["image_id"],
         )
         releases.append(releases.path(run.record["model"]), decision)
+        runs.share_releases(run.record["model"])
         console.print(f"The next `refit run` takes {shown(row['uri'])} in as [bold]{shown(label)}[/].")
 
 

@@ -1,23 +1,36 @@
 """The images' bytes by content: `$REFIT_HOME/images/<first two digits>/<sha256>`.
 
 A run reads images only from here, so moving, changing or deleting a file at its source never changes a run
-that has seen it, and an S3 object is fetched once.
+that has seen it, and an S3 object is fetched once. With execution.remote, what is missing here is fetched from
+`images/` there, where `pipeline.remote` has put it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from pipeline import files
-from pipeline.errors import DataError
-from pipeline.settings import refit_home
+from pipeline.errors import DataError, TransientError
+from pipeline.settings import refit_home, remote_location
 
 _FIX = "restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME"
 
 
 def path(image_id: str) -> Path:
     return refit_home() / "images" / image_id[:2] / image_id
+
+
+def present(image_id: str) -> Path:
+    """`path`; the image is there, if it is to be had. Raises `TransientError` if the bucket does not answer."""
+    target = path(image_id)
+    if not target.exists() and (location := remote_location()) is not None:
+        data = _fetched(location, f"images/{image_id[:2]}/{image_id}")
+        if data is not None and hashlib.sha256(data).hexdigest() == image_id:
+            files.write_bytes(target, data)
+    return target
 
 
 def put(data: bytes) -> str:
@@ -32,7 +45,7 @@ def put(data: bytes) -> str:
 def get(image_id: str) -> bytes:
     """The bytes of an image. Raises `DataError` if they are gone."""
     try:
-        return path(image_id).read_bytes()
+        return present(image_id).read_bytes()
     except FileNotFoundError:
         raise DataError(f"Expected an image in the image store, {path(image_id)} is missing.", fix=_FIX) from None
 
@@ -51,3 +64,29 @@ def verified(image_id: str) -> bytes:
 def unreadable(image_id: str, reason: Exception) -> DataError:
     """The error to raise over an image that could be decoded when it was ingested."""
     return DataError(f"Expected a readable image in the image store, {path(image_id)} is not ({reason}).", fix=_FIX)
+
+
+def _fetched(location: str, name: str) -> bytes | None:
+    """An object below s3://bucket/prefix; None if there is none."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    key = "/".join([*filter(None, prefix.split("/")), name])
+    try:
+        body: bytes = _client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    except (BotoCoreError, ClientError) as error:
+        if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in {"NoSuchKey", "404"}:
+            return None
+        raise TransientError(
+            f"s3://{bucket}/{key}: the store did not answer as it should ({error}).",
+            fix="check AWS_ENDPOINT_URL, the credentials and the network, then run again",
+        ) from None
+    return body
+
+
+@functools.cache
+def _client() -> Any:
+    import boto3  # 0.3 s, which a shared disk need not pay
+    from botocore.config import Config
+
+    return boto3.Session().client("s3", config=Config(retries={"mode": "adaptive", "total_max_attempts": 8}))

@@ -43,7 +43,7 @@ def render(evidence: Evidence, defaults: Mapping[str, Any]) -> str:
     tested = evaluation.get("test")
     by_class = list(tested["per_class"].items()) if tested else []
     compared = evaluation.get("live")
-    album = Album(store.path, max_pixels=evidence.params["ingest"]["max_pixels"], budget=mistakes.BUDGET)
+    album = Album(store.present, max_pixels=evidence.params["ingest"]["max_pixels"], budget=mistakes.BUDGET)
     groups = mistakes.choose(evidence.predictions, album) if tested else []
     anchors = {(group.label, group.predicted): group.anchor for group in groups}
     return page.get_template(TEMPLATE).render(

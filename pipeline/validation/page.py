@@ -82,7 +82,7 @@ def render(evidence: Evidence, *, max_pixels: int) -> str:
     waiting = evidence.quarantine.to_pylist()
     # A drift of few new images would not be seen among all.
     shown = evidence.new if evidence.new.num_rows else evidence.features
-    album = Album(store.path, max_pixels=max_pixels, budget=PICTURES)
+    album = Album(store.present, max_pixels=max_pixels, budget=PICTURES)
     return (
         environment(Path(__file__).parent)
         .get_template(TEMPLATE)

@@ -203,6 +203,20 @@ def test_two_parts_in_one_directory_keep_each_other_s_results(machine: Callable[
     assert set(newest_state("1").lock) == {"train@fold-0"}
 
 
+def test_what_people_release_from_quarantine_holds_on_every_machine(
+    machine: Callable[[str], Path], tmp_path: Path, bucket: str
+) -> None:
+    first, second = (remote.workspaces(f"s3://{bucket}/refit", tmp_path / name / "runs") for name in "ab")
+    a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    a.write_text('{"at": "2026-01-01", "uri": "x"}\n{"at": "2026-01-03", "uri": "x"}\n')
+    b.write_text('{"at": "2026-01-02", "uri": "x"}\n')
+    for _ in range(2):
+        first.share_lines("releases/m", a)
+        second.share_lines("releases/m", b)
+    assert [json.loads(line)["at"] for line in b.read_text().splitlines()] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    assert a.read_text() == b.read_text()
+
+
 def test_files_that_went_away_go_away_elsewhere(machine: Callable[[str], Path], source: Path) -> None:
     machine("a")
     run = start("1", source)

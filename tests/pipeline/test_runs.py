@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -151,6 +152,21 @@ def test_a_run_starts_from_one_whose_stages_wrote_less(params: MakeParams) -> No
     assert (second.path / "data/manifest/0001.parquet").exists()
     assert runs.reproduce(second, "ingest")
     assert (second.path / "data/attributes.parquet").exists()
+
+
+def test_a_disk_that_fills_under_dvc_s_own_notes_is_worth_a_retry(
+    params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's error is no OSError; a task would have failed for good, with a traceback."""
+    import dvc.repo
+
+    def full(*_: Any, **__: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    run = runs.create("1", params())
+    monkeypatch.setattr(dvc.repo, "Repo", full)
+    with pytest.raises(TransientError, match="No space is left"):
+        runs.reproduce(run, "ingest")
 
 
 def test_an_unfinished_run_directory_is_no_run(params: MakeParams, refit_home: Path) -> None:

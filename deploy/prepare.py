@@ -62,7 +62,8 @@ def in_containers(params: str) -> str:
     head, found, rest = params.partition("\nexecution:")
     if not found:
         raise ValueError("Expected a section execution in params.yaml, found none.")
-    section, following = re.split(r"(?=\n[a-z]\w*:)|\Z", rest, maxsplit=1)
+    # Up to the next section, or to the settings of pods, which have keys of the same names.
+    section, following = re.split(r"(?=\n[a-z]\w*:|\n  kubernetes:)|\Z", rest, maxsplit=1)
     for key, value in SETTINGS.items():
         section, count = re.subn(rf"(?m)^( +{key}: ).*?(?= +#|$)", rf"\g<1>{value}", section)
         if count != 1:

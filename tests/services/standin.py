@@ -45,7 +45,8 @@ if name == "start":
     print(json.dumps({"run_id": "x", "parts": ["fold-0", "final"]}))
 elif name == "gate":
     approval = {"required": False, "why": "policy"}
-    print(json.dumps({"promote": True, "summary": "Better.", "approval": approval, "body": ""}))
+    told = {"promote": True, "summary": "Better.", "approval": approval, "body": "", "decision": "0" * 64}
+    print(json.dumps(told))
 """
 
 

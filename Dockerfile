@@ -83,8 +83,12 @@ FROM runtime AS airflow
 COPY --from=packages-airflow /opt/venv /opt/venv
 COPY --from=code / /opt/refit/
 COPY dags /opt/refit/dags
+COPY plugins /opt/refit/plugins
+# The triggerer imports watchers without a DAG folder on its path.
 ENV AIRFLOW_HOME=/refit/airflow \
+    PYTHONPATH=/opt/refit:/opt/refit/dags \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/refit/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/refit/plugins \
     AIRFLOW__CORE__LOAD_EXAMPLES=False
 USER 10001:10001
 CMD ["airflow", "version"]

@@ -68,6 +68,13 @@ def test_a_run_in_progress_stays_with_its_parent_until_it_is_given_up(make: Make
     assert kept(1, now=NOW + 31 * DAY) == {"01", "02", "04"}
 
 
+def test_a_run_that_waits_for_an_answer_stays(make: Make) -> None:
+    make("01", runs.WAITING)
+    make("02", runs.REFUSED)
+    make("03", runs.REFUSED)
+    assert kept(1, now=NOW + 31 * DAY) == {"01", "03"}
+
+
 def test_a_chain_of_idle_runs_is_shortened(make: Make) -> None:
     make("01", runs.PROMOTED)
     for number in range(2, 7):

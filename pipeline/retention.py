@@ -53,7 +53,8 @@ def kept(found: Sequence[Run], promoted: Collection[str], keep: int, now: float)
     """Ids of the runs to keep, of all that there are, oldest first.
 
     Of each model: the newest `keep` runs and, apart from these, as many that found nothing new; the one that the next
-    run starts from; runs in progress or waiting for an approval; those of the live and the previous version (`promoted`). And what these refer to.
+    run starts from; runs in progress or waiting for an approval; those of the live and the previous version
+    (`promoted`). And what these refer to.
     """
     records = {run.run_id: run.record for run in found}
     by_id = {run.run_id: run for run in found}

@@ -7,6 +7,7 @@ API with the user's own session.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -18,7 +19,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from refit_review import chart, pages, places, registry
+from refit_review import chart, command, pages, places, registry, remote
 
 PREFIX = "/refit"
 RETRAIN, ROLLBACK = "retrain", "rollback"  # DAGs
@@ -49,9 +50,13 @@ def create() -> FastAPI:
 
 def latest(dag_id: str, show: str = "report") -> Response:
     _require_retrain(dag_id)
+    problem = _brought(remote.bring_list)
     for run in places.newest():
+        _brought(remote.bring, run.run_id)
         if run.page(places.REPORT):
             return _shell(run, show, others=True)
+    if problem:
+        raise HTTPException(404, problem)
     raise HTTPException(404, f"There is no report yet in {places.home() / 'runs'}. It appears when a run has started.")
 
 
@@ -79,7 +84,8 @@ def card_of_run(dag_id: str, run_id: str) -> Response:
 def models(user: GetUserDep, model: str | None = None, fresh: bool = False) -> Response:
     """`fresh`: after a rollback, of which an answer that is seconds old knows nothing."""
     if fresh:
-        registry.forget()
+        command.forget()
+    _brought(remote.bring_list)
     known = registry.names()
     if not known:
         raise HTTPException(404, f"There is no model yet in {places.home()}. A run of the DAG {RETRAIN} makes one.")
@@ -90,7 +96,7 @@ def models(user: GetUserDep, model: str | None = None, fresh: bool = False) -> R
     problem = None
     try:
         found = registry.versions(chosen)
-    except registry.Unavailable as error:
+    except command.Unavailable as error:
         problem = str(error)
     rows = found.get("versions", [])
     moves = found.get("moves", [])
@@ -119,7 +125,7 @@ def card_of_version(model: str, number: int) -> Response:
         raise HTTPException(404, "There is no model of this name.")
     try:
         text = registry.version(model, number).get("text")
-    except registry.Unavailable as error:
+    except command.Unavailable as error:
         raise HTTPException(404, str(error)) from None
     if not text:
         raise HTTPException(404, "This version has no card for people.")
@@ -169,7 +175,10 @@ def _shell(run: places.Run, show: str, *, others: bool) -> Response:
 
 
 def _run(run_id: str) -> places.Run:
+    problem = _brought(remote.bring, run_id)
     run = places.find(run_id)
+    if run is None and problem:
+        raise HTTPException(404, problem)
     if run is None:
         raise HTTPException(
             404,
@@ -177,6 +186,15 @@ def _run(run_id: str) -> places.Run:
             "by the retention, or ran where this server cannot see it.",
         )
     return run
+
+
+def _brought(bring: Callable[..., None], *arguments: str) -> str | None:
+    """Bring what lies elsewhere; what was wrong, if anything. Pages then show what is here."""
+    try:
+        bring(*arguments)
+    except command.Unavailable as error:
+        return str(error)
+    return None
 
 
 def _require_retrain(dag_id: str) -> None:

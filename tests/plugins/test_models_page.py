@@ -99,7 +99,7 @@ def test_a_promoted_run_shows_the_complete_card(browse: Browse, registry: None, 
 def test_who_finds_the_registry_busy_does_not_wait_for_long(
     browse: Browse, registry: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from refit_review import registry as asked
+    from refit_review import command as asked
 
     monkeypatch.setattr(asked, "_QUEUE", 0.05)
     client = browse("viewer")

@@ -31,7 +31,7 @@ ROUTES = [
 @pytest.fixture(autouse=True)
 def refit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`refit` of this checkout, whatever is installed."""
-    from refit_review import registry
+    from refit_review import command
 
     script = tmp_path / "refit"
     root = str(Path(__file__).parents[2])
@@ -39,8 +39,8 @@ def refit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {root!r})\nfrom pipeline.cli.main import app\napp()\n"
     )
     script.chmod(0o755)
-    monkeypatch.setattr(registry, "REFIT", script)
-    registry.forget()
+    monkeypatch.setattr(command, "REFIT", script)
+    command.forget()
 
 
 def routes_of(app: object) -> set[str]:

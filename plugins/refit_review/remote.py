@@ -1,0 +1,36 @@
+"""Runs of machines that share no disk with this server: `execution.remote` of params.yaml names their bucket.
+
+`refit` brings them here, and the pages then read them as they read all others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from refit_review import places
+from refit_review.command import ask
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bring(run_id: str) -> None:
+    """Have a run here as the machine that last worked on it has left it. Raises `command.Unavailable`."""
+    if _is_set() and (name := places.safe_id(run_id)):
+        ask("show", "--", name, "run.json")
+
+
+def bring_list() -> None:
+    """Have the record of every run here. Raises `command.Unavailable`."""
+    if _is_set():
+        ask("runs", "--json")
+
+
+def _is_set() -> bool:
+    own = places.home() / "params.yaml"
+    try:
+        params = yaml.safe_load((own if own.exists() else ROOT / "params.yaml").read_text())
+        return bool(params["execution"].get("remote"))
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return False  # what is wrong with the file, the DAGs say

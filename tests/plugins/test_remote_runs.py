@@ -1,0 +1,61 @@
+"""Runs of a machine that shares nothing with this server but a bucket."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import httpx
+import pytest
+import yaml
+
+from pipeline import runs
+from pipeline.report.build import build as build_report
+from pipeline.settings import code_root, read_params
+from tests import aws
+
+Browse = Callable[..., httpx.Client]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The empty REFIT_HOME of this server, after another machine has begun the run `far`."""
+    name = uuid4().hex
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    params = yaml.safe_load((code_root() / "params.yaml").read_text())
+    params["execution"]["remote"] = f"s3://{name}/refit"
+    params["registry"]["location"] = f"s3://{name}/models"
+    with aws.one_at_a_time() as address:
+        aws.configure(monkeypatch, address)
+        boto3.client("s3").create_bucket(Bucket=name)
+        for machine in ("theirs", "ours"):
+            home = tmp_path / machine
+            home.mkdir()
+            (home / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+            monkeypatch.setenv("REFIT_HOME", str(home))
+            if machine == "theirs":
+                chosen = read_params(home / "params.yaml")
+                chosen["ingest"]["source"] = str(source)
+                run = runs.create("far", chosen, scheduled=True)
+                build_report(run.path)
+                runs.publish(run)
+        yield home
+
+
+def test_their_reports_are_brought_here(browse: Browse, elsewhere: Path) -> None:
+    assert not (elsewhere / "runs").exists()
+    client = browse("viewer")
+    assert "far" in client.get("/refit/dags/retrain/report").text
+    page = client.get("/refit/dags/retrain/runs/far/files/report.html")
+    assert page.status_code == 200
+    assert page.text == (elsewhere / "runs/far/report.html").read_text()
+
+
+def test_a_run_that_nobody_has_is_said(browse: Browse, elsewhere: Path) -> None:
+    answer = browse("viewer").get("/refit/dags/retrain/runs/nowhere/report")
+    assert answer.status_code == 404
+    assert "no run" in answer.text

@@ -337,6 +337,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.services  # for its four minutes
 @pytest.mark.timeout(1200)
 def test_every_stage_on_a_machine_of_its_own(machine: Callable[[str], Path], tmp_path: Path) -> None:
     """As in pods: each begins with nothing, and nothing is left of it but what it handed on."""

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "docker"
 BASE = "refit-test-base:trixie"
 START_SECONDS = 60.0
+FREE_BYTES = 25 << 30
 
 
 class NoEngine(Exception):
@@ -40,6 +41,8 @@ def engine() -> Iterator[str]:
     if daemon is None or os.geteuid() != 0:
         raise NoEngine(f"No Docker engine answers at {address}; starting one takes root and the package docker.io.")
     BUILD.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(BUILD).free) < FREE_BYTES:
+        raise NoEngine(f"The images take {FREE_BYTES >> 30} GB while they are built; {BUILD} has {free >> 30}.")
     # A path of a socket has at most 108 bytes.
     with (
         tempfile.TemporaryDirectory(prefix="refit-docker-", ignore_cleanup_errors=True) as folder,
@@ -83,7 +86,7 @@ def _answers(address: str) -> bool:
 
 def build_images(address: str, targets: tuple[str, ...]) -> None:
     """`make images` for these targets; layers that are there already cost a second."""
-    base = os.environ.get("BASE_IMAGE") or _base(address)
+    base = base_image(address)
     done = subprocess.run(
         [
             "make",
@@ -116,8 +119,10 @@ def _client() -> str:
     raise NoEngine("No docker command with BuildKit: install the package docker.io or docker-buildx-plugin.")
 
 
-def _base(address: str) -> str:
-    """A Debian 13 made here, as an image registry may be out of reach."""
+def base_image(address: str) -> str:
+    """$BASE_IMAGE, or a Debian 13 made here, as an image registry may be out of reach."""
+    if given := os.environ.get("BASE_IMAGE"):
+        return given
     with contextlib.closing(docker.DockerClient(base_url=address)) as client:
         if client.images.list(BASE):
             return BASE

@@ -26,7 +26,7 @@ from docker_command import docker_command
 from refit_command import RefitFailure, TransientFailure, tasks
 from refit_settings import Docker, params_file
 
-from tests.containers.engine import NoEngine, _base, engine
+from tests.containers.engine import base_image
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -41,15 +41,9 @@ eval "$last"
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with contextlib.ExitStack() as stack:
-        try:
-            found = stack.enter_context(engine())
-            base = os.environ.get("BASE_IMAGE") or _base(found)
-        except NoEngine as error:
-            pytest.skip(str(error))
-        client = stack.enter_context(contextlib.closing(docker.DockerClient(base_url=found)))
-        container = client.containers.create(base, "true")
+def address(engine_address: str) -> Iterator[str]:
+    with contextlib.closing(docker.DockerClient(base_url=engine_address)) as client:
+        container = client.containers.create(base_image(engine_address), "true")
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             entry = tarfile.TarInfo("refit")
@@ -58,7 +52,7 @@ def address() -> Iterator[str]:
         container.put_archive("/usr/bin", buffer.getvalue())
         container.commit(IMAGE)
         container.remove()
-        yield found
+        yield engine_address
         client.images.remove(IMAGE, force=True)
 
 

@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
+KFP := build/kfp/bin/kfp
 COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .PHONY: help setup demo ui down test test-airflow test-docker test-kfp test-mlflow test-services lint lock images clean
@@ -41,17 +42,14 @@ test-mlflow: setup ## tests against a real MLflow server
 	@[ -x build/mlflow/bin/mlflow ] || VIRTUAL_ENV=build/mlflow $(UV) pip install --quiet 'mlflow>=3,<4'
 	MLFLOW=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -m mlflow
 
-test-docker: setup ## tests in the real images, on the Docker engine there is or one that root starts
+test-docker: $(KFP) ## tests in the real images, on the Docker engine there is or one that root starts
 	@if [ "$$(id -u)" = 0 ] && ! docker info >/dev/null 2>&1 && ! { command -v dockerd && command -v debootstrap; } >/dev/null; then \
 	    apt-get update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
 	        debootstrap docker.io iptables >/dev/null; fi
-	$(BIN)/python -m pytest -m docker
+	REFIT_KFP_PYTHON=$(CURDIR)/$(dir $(KFP))python $(BIN)/python -m pytest -m docker
 
-# Likewise: kfp wants another protobuf than TensorFlow (docs/adr/0032).
-test-kfp: setup ## tests of the Kubeflow pipeline with kfp's own compiler and local runner
-	@[ -x build/kfp/bin/kfp ] || $(UV) venv --quiet --clear --python $(BIN)/python build/kfp
-	@[ -x build/kfp/bin/kfp ] || VIRTUAL_ENV=build/kfp $(UV) pip install --quiet 'kfp>=2.14,<3' kfp-kubernetes docker
-	REFIT_KFP_PYTHON=$(CURDIR)/build/kfp/bin/python $(BIN)/python -m pytest -m kfp
+test-kfp: $(KFP) ## tests of the Kubeflow pipeline with kfp's own compiler
+	REFIT_KFP_PYTHON=$(CURDIR)/$(dir $(KFP))python $(BIN)/python -m pytest -m kfp
 
 test-services: setup ## tests on PostgreSQL, Redis and Celery; as root it installs both where they are missing
 	@if [ "$$(id -u)" = 0 ] && ! { command -v redis-server && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; \
@@ -79,6 +77,11 @@ clean: ## remove .venv, the demo and all caches; never .refit, which holds your 
 	@if [ -x $(BIN)/python ]; then REFIT_HOME=.demo/home $(BIN)/python -m embedded down; fi
 	rm -rf $(VENV) .demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Likewise: kfp wants another protobuf than TensorFlow (docs/adr/0032).
+$(KFP): | setup
+	$(UV) venv --quiet --clear --python $(BIN)/python build/kfp
+	VIRTUAL_ENV=build/kfp $(UV) pip install --quiet 'kfp>=2.14,<3' kfp-kubernetes docker
 
 # uv is in the lock too, so that the first one is checked by its hash and the last step keeps it.
 $(INSTALLED): requirements.lock pyproject.toml

@@ -1,4 +1,4 @@
-"""What a container is asked for, without an engine; tests/dags/test_docker_engine.py runs them."""
+"""What a container is asked for, without an engine; tests/containers/test_stand_in.py runs them."""
 
 from __future__ import annotations
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
-from tests.dags.test_embedded import SETTINGS, draw
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "dags"))
@@ -105,35 +101,6 @@ def test_every_step_has_the_workspace_and_the_keys(package: list[dict[str, Any]]
         assert (mount["constant"], mount["mountPath"]) == ("refit-home", "/refit")
         [secret] = step["secretAsEnv"]
         assert {item["envVar"] for item in secret["keyToEnv"]} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-
-
-@pytest.mark.kfp
-@pytest.mark.timeout(900)
-def test_it_runs_in_kfp_s_local_runner(interpreter: str, tmp_path: Path) -> None:
-    """With the real images, on the engine that DOCKER_HOST names. Then again, with nothing new."""
-    try:
-        engine = docker.from_env()
-        for image in ("refit-data", "refit-train-cpu"):
-            engine.images.get(image)
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no Docker engine with the project's images: {error}")
-    home, photos = tmp_path / "home", tmp_path / "photos"
-    home.mkdir()
-    draw(photos, range(24))
-    # Whoever made the folders, kfp's among them, which it mounts itself.
-    user = f"{os.getuid()}:{os.getgid()}"
-    command = [interpreter, str(ROOT / "tests/kubeflow/run_locally.py"), str(home), str(photos), user]
-    settings = [text for text in SETTINGS if not text.startswith("promote.")]
-
-    def run(run_id: str) -> dict[str, Any]:
-        done = subprocess.run([*command, json.dumps(settings), run_id], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        record: dict[str, Any] = json.loads((home / f"runs/{run_id}/run.json").read_text())
-        return record
-
-    assert run("one")["status"] == "promoted"
-    assert json.loads((home / "runs/one/promotion.json").read_text())["version"] == 1
-    assert run("two")["status"] == "nothing_new"
 
 
 def test_without_kfp_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ SETTINGS = {
     "url": "tcp://docker-proxy:2375",
     "home": "refit-home",
     "environment": "[AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY]",
-    "network": "refit-buckets",
+    "network": "refit-tasks",
     "mounts": "[{source: refit-inbox, target: /inbox, read_only: true}]",
 }
 

@@ -195,8 +195,7 @@ def test_a_template_adds_and_softens_nothing(tmp_path: Path) -> None:
 
 
 def test_shipped_manifests_are_what_the_api_knows() -> None:
-    kinds = {"Pod": "V1Pod", "PersistentVolumeClaim": "V1PersistentVolumeClaim", "Role": "V1Role"}
-    kinds["ServiceAccount"] = "V1ServiceAccount"
+    kinds = {"Pod": "V1Pod", "PersistentVolumeClaim": "V1PersistentVolumeClaim", "ServiceAccount": "V1ServiceAccount"}
     found = []
     for name in ("pod-template.yaml", "workspace.yaml"):
         for manifest in yaml.safe_load_all((ROOT / "deploy" / name).read_text()):

@@ -44,7 +44,6 @@ def test_ports_are_for_this_machine_only() -> None:
 def test_the_engine_is_within_reach_of_workers_only() -> None:
     assert {name for name, service in SERVICES.items() if "engine" in service.get("networks", ())} == {
         "airflow-worker",
-        "airflow-worker-gpu",
         "docker-proxy",
     }
     assert COMPOSE["networks"]["engine"]["internal"] is True
@@ -110,7 +109,7 @@ def test_docker_compose_accepts_it() -> None:
     if "version 1." in subprocess.run([program, "version"], capture_output=True, text=True).stdout:
         text = re.sub(r"(?m)^name: .*$", "", text)  # newer than version 1
     done = subprocess.run(
-        [program, "--file", "-", "--project-directory", str(DEPLOY), "--profile", "gpu", "config", "--quiet"],
+        [program, "--file", "-", "--project-directory", str(DEPLOY), "config", "--quiet"],
         input=text,
         capture_output=True,
         text=True,

@@ -51,6 +51,48 @@ def test_the_engine_is_within_reach_of_workers_only() -> None:
     assert sockets == {"docker-proxy"}
 
 
+def test_tasks_have_a_way_out_and_reach_nothing_of_airflow() -> None:
+    networks = COMPOSE["networks"]
+    assert not networks["tasks"].get("internal")
+    assert {name for name, service in SERVICES.items() if "tasks" in service.get("networks", ())} == {"buckets"}
+    for name in ("postgres", "redis"):
+        assert all(networks[network]["internal"] for network in SERVICES[name]["networks"])
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("airflow-")])
+def test_all_of_airflow_has_one_address_and_home(name: str) -> None:
+    variables = SERVICES[name]["environment"]  # which a service with variables of its own replaces as a whole
+    assert variables["AIRFLOW__API__BASE_URL"] == "${AIRFLOW_URL:-http://localhost:${AIRFLOW_PORT:-8080}}"
+    assert (variables["AIRFLOW_HOME"], variables["REFIT_HOME"]) == ("/refit/airflow", "/refit")
+
+
+@pytest.mark.parametrize("name", ["airflow-api", "airflow-triggerer", "airflow-worker"])
+def test_who_asks_the_bucket_has_its_address_and_keys(name: str) -> None:
+    service = SERVICES[name]
+    variables = service["environment"]
+    assert Path(variables["AWS_SHARED_CREDENTIALS_FILE"]).name in service["secrets"]
+    assert variables["AWS_DEFAULT_REGION"]
+    assert "buckets" in service["networks"]
+    address = configured(variables["AWS_ENDPOINT_URL_S3"])
+    assert address == "http://buckets:8333"
+    assert configured(variables["AWS_ENDPOINT_URL_S3"], AWS_ENDPOINT_URL_S3="") == ""
+
+
+def configured(text: str, **environment: str) -> str:
+    """What Compose makes of `${NAME-default}`: an empty variable counts, unlike with `:-`."""
+    found = re.fullmatch(r"\$\{(\w+)-([^}]*)\}", text)
+    assert found is not None, text
+    return environment.get(found[1], found[2])
+
+
+def test_an_empty_address_is_amazon(monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "")
+    client = boto3.client("s3", region_name="eu-central-1", aws_access_key_id="a", aws_secret_access_key="b")
+    assert client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "passes"),
     [

@@ -84,6 +84,7 @@ COPY --from=packages-airflow /opt/venv /opt/venv
 COPY --from=code / /opt/refit/
 COPY dags /opt/refit/dags
 COPY plugins /opt/refit/plugins
+COPY deploy/pod-template.yaml /opt/refit/deploy/
 # The triggerer imports watchers without a DAG folder on its path.
 ENV AIRFLOW_HOME=/refit/airflow \
     PYTHONPATH=/opt/refit:/opt/refit/dags \

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowException
 from process_death import end_with_parent
-from refit_command import TRAINING, Command, Outcome, RefitFailure, Transcript, TransientFailure, image_of
+from refit_command import Command, Outcome, RefitFailure, Transcript, TransientFailure, image_of
 from refit_settings import Docker, refit_home
+from stage_graph import TRAINING
 
 if TYPE_CHECKING:
     from airflow.providers.docker.operators.docker import DockerOperator

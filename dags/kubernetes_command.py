@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowException
 from docker_command import ENVIRONMENT, SCRATCH
-from refit_command import ERROR, TRAINING, Command, Outcome, RefitFailure, TransientFailure, image_of, json_object
+from process_death import end_with_parent
+from refit_command import ERROR, Command, Outcome, RefitFailure, TransientFailure, image_of, json_object
 from refit_settings import ROOT, Kubernetes, refit_home
+from stage_graph import TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,6 +119,7 @@ def kubernetes_command(settings: Kubernetes) -> type[KubernetesPodOperator]:
                 self.active_deadline_seconds = int(self.execution_timeout.total_seconds()) + DEADLINE_MARGIN
 
         def execute(self, context: Context) -> Any:
+            end_with_parent()
             self.arguments = self.refit_arguments(context)
             self.name = pod_name(context["ti"].task_id, self.part)
             self.log.info("Running refit %s in a pod of %s", self.arguments, self.image)

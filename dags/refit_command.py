@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from form import start_options
+from stage_graph import MODELS
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 TRANSIENT = 75  # EX_TEMPFAIL of sysexits.h
 NOTHING_NEW = 99
 SIGNAL_BASE = 128  # a shell's status for "ended by signal n" is 128 + n
-TRAINING = frozenset({"train"})  # needs an accelerator
-MODELS = TRAINING | {"evaluate", "diagnose", "serve", "gate", "promote"}  # run in the image that trains
 ERROR = "error:"  # how the line starts that tells what is wrong
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # colours and movements of a terminal's cursor
 

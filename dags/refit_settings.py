@@ -42,6 +42,7 @@ def _zone(text: str) -> str:
 Cron = Annotated[str, AfterValidator(_cron)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+SQS_LONGEST_WAIT = 12 * 3600 - 600
 Connection = Annotated[str, Field(min_length=1)]
 
 
@@ -86,6 +87,11 @@ class Airflow(Section):
     def _consistent(self) -> Airflow:
         if self.watch == "sqs" and not self.sqs_queue:
             raise ValueError("watch: sqs needs sqs_queue, got null")
+        if self.watch == "sqs" and self.at_most_seconds > SQS_LONGEST_WAIT:
+            raise ValueError(
+                f"at_most_seconds: expected at most {SQS_LONGEST_WAIT} with watch: sqs, as SQS hides a message for "
+                f"twelve hours at most, got {self.at_most_seconds:g}"
+            )
         if self.at_most_seconds < self.quiet_seconds:
             raise ValueError(
                 f"at_most_seconds must be at least quiet_seconds ({self.quiet_seconds:g}), got {self.at_most_seconds:g}"

@@ -12,6 +12,9 @@ from typing import Any
 
 import yaml
 
+TRAINING = frozenset({"train"})  # needs an accelerator
+MODELS = TRAINING | {"evaluate", "diagnose", "serve", "gate", "promote"}  # run in the image that trains
+
 
 @dataclass(frozen=True)
 class Stage:

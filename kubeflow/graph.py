@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kfp import dsl, kubernetes
-from stage_graph import Stage
+from stage_graph import MODELS, Stage
 
 HOME = "/refit"  # REFIT_HOME of the images
-MODELS = {"train", "evaluate", "diagnose", "serve", "gate", "promote"}  # run in the image that trains
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 STEP = (Path(__file__).parent / "step.py").read_text()
 RETRIES = 2

@@ -33,7 +33,7 @@ from pipeline.errors import DataError, RefitError, SettingsError, TransientError
 from pipeline.ingestion import releases
 from pipeline.promotion.opening import open_registry
 from pipeline.promotion.registry import MODEL, Live, Registry
-from pipeline.settings import Settings, code_root, params_file, parse, read_params, refit_home, remote_location
+from pipeline.settings import Settings, code_root, load, params_file, parse, read_params, refit_home, remote_location
 from pipeline.stage import DONE, FAILURE, explain, record_failure
 from pipeline.training import recipes
 
@@ -46,6 +46,7 @@ REJECTED, WAITING = "rejected", "waiting"  # by a person; for a person's approva
 DECIDED = {REFUSED, PROMOTED, REJECTED, WAITING}
 BASES = {*DECIDED, NOTHING_NEW}  # later runs build on the data of these; nothing new may still mean new quarantine
 
+STRICTER = ("never", "borderline", "always")  # each value of gate.approval asks a person more often than those before
 PROMOTE = "promote"  # the one step that acts on the world, hence no stage of the graph
 MINIMUM_FREE_BYTES = 200 << 20  # a model with its optimizer's checkpoints, shards of a small batch, DVC's database
 _CODE = ("pipeline", "components")
@@ -210,6 +211,8 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
             return run
     if (run.path / "run.json").exists():
         return run
+    if scheduled:
+        _require_approval(settings)
     model = settings.promote.model
     parent = parent_of(model)
     if parent is not None:
@@ -272,6 +275,17 @@ def _copy_schema(chosen: str | None, target: Path) -> None:
             f"validate.schema: {chosen} cannot be read ({error.strerror}).",
             fix="check the path; `refit schema propose` drafts a schema",
         ) from None
+
+
+def _require_approval(settings: Settings) -> None:
+    """Who may start a run need not be one of those who approve. Raises `SettingsError`."""
+    asked, wanted = settings.gate.approval, load(params_file()).gate.approval
+    if STRICTER.index(asked) < STRICTER.index(wanted):
+        raise SettingsError(
+            f"gate.approval: {params_file()} says {wanted}, a run of the scheduler may ask for more and not for less, "
+            f"got {asked}.",
+            fix="leave it out, or have it changed there",
+        )
 
 
 def _require_shareable(shared: Workspaces, settings: Settings) -> None:
@@ -536,6 +550,9 @@ def _explain_dvc(path: Path, error: BaseException) -> RefitError:
                 f"The stage's process was ended by signal {number}, from outside or for want of memory.",
                 fix="run again, it continues there",
             )
+        if exited and int(exited[1]) == TransientError.exit_status:
+            # On a full disk the stage could not leave failure.json, only say it.
+            return TransientError("The stage cannot go on now, as its last line says.", fix="mend that, then run again")
         last, cause = cause, cause.__cause__ or cause.__context__
     return DataError(
         f"DVC stopped with {type(last).__name__}: {last}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,6 @@ def approve(
     token_file: Annotated[
         Path | None, typer.Option(help=f"File with a token of Airflow's; or the token itself in {airflow_api.TOKEN}.")
     ] = None,
-    token: Annotated[str | None, typer.Option(envvar=airflow_api.TOKEN, hidden=True, show_default=False)] = None,
 ) -> None:
     """Approve a run that waits for it, or reject it with --reject.
 
@@ -55,7 +55,7 @@ def approve(
         if current is not None and not current.record["scheduled"]:
             _carry_out(current, answer)
             return
-        airflow = _airflow(url, Login(token or _content(token_file), user, password_file))
+        airflow = _airflow(url, Login(os.environ.get(airflow_api.TOKEN) or _content(token_file), user, password_file))
         waiting = _waiting(airflow, run_id, current)
         option = REJECT if reject else APPROVE
         said = airflow.answer(

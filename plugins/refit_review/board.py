@@ -6,25 +6,15 @@ Start it with `tensorboard --logdir $REFIT_HOME/runs`; the filter of its runs is
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import yaml
-
 from refit_review import places
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def url() -> str | None:
     """None if none is set. That a value is wrong is told by the DAGs, whose setting it is."""
-    own = places.home() / "params.yaml"
-    try:
-        found = yaml.safe_load((own if own.exists() else ROOT / "params.yaml").read_text())["airflow"][
-            "tensorboard_url"
-        ]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return None
+    airflow = places.params().get("airflow")
+    found = airflow.get("tensorboard_url") if isinstance(airflow, dict) else None
     return found if isinstance(found, str) and urlsplit(found).scheme in {"http", "https"} else None
 
 

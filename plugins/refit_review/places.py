@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
 REPORT = "report.html"
 VALIDATION = "reports/validation/index.html"
 DATA_DOCS = "reports/validation/data_docs"
@@ -70,6 +73,16 @@ class Run:
 
 def home() -> Path:
     return Path(os.environ.get("REFIT_HOME") or ".refit").absolute()
+
+
+def params() -> dict[str, Any]:
+    """params.yaml of this installation, by the rule of `refit`; empty if it cannot be read, which the DAGs tell."""
+    own = home() / "params.yaml"
+    try:
+        found = yaml.safe_load((own if own.exists() else ROOT / "params.yaml").read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def safe_id(text: str) -> str:

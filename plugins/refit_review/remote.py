@@ -5,14 +5,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import yaml
-
 from refit_review import places
 from refit_review.command import ask
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def bring(run_id: str) -> None:
@@ -28,9 +22,5 @@ def bring_list() -> None:
 
 
 def _is_set() -> bool:
-    own = places.home() / "params.yaml"
-    try:
-        params = yaml.safe_load((own if own.exists() else ROOT / "params.yaml").read_text())
-        return bool(params["execution"].get("remote"))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-        return False  # what is wrong with the file, the DAGs say
+    execution = places.params().get("execution")
+    return isinstance(execution, dict) and bool(execution.get("remote"))

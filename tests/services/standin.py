@@ -69,7 +69,7 @@ def project(folder: Path) -> Path:
     shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
     (folder / "dvc.yaml").write_text(GRAPH)
     defaults = folder / "dags/task_defaults.py"
-    text, delays = re.subn(r'("retry_delay": )timedelta\([^)]*\)', r"\1timedelta(seconds=1)", defaults.read_text())
+    text, delays = re.subn(r'("retry_delay": )timedelta\([^)]*\)', r"\1timedelta(seconds=5)", defaults.read_text())
     if delays != 1:
         raise ValueError(f"Expected one retry_delay in {defaults}, found {delays}.")
     defaults.write_text(text)

@@ -33,7 +33,7 @@ SCHEDULER = {
 
 @pytest.fixture
 def dags(tmp_path: Path) -> Path:
-    """The DAGs on the real graph, with retries after seconds: of one that is queued within a second, the executor's news of the first try ends the second."""
+    """The DAGs on the real graph, with retries after seconds."""
     folder = standin.project(tmp_path / "project")
     shutil.copyfile(standin.ROOT / "dvc.yaml", folder.parent / "dvc.yaml")
     return folder

@@ -69,7 +69,7 @@ def project(folder: Path) -> Path:
     shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
     (folder / "dvc.yaml").write_text(GRAPH)
     defaults = folder / "dags/task_defaults.py"
-    # After less, LocalExecutor's news of the first try may come when the second is queued, and Airflow takes it for that.
+    # After less, LocalExecutor may tell of the first try when the second is queued, and Airflow takes that for its end.
     text, delays = re.subn(r'("retry_delay": )timedelta\([^)]*\)', r"\1timedelta(seconds=5)", defaults.read_text())
     if delays != 1:
         raise ValueError(f"Expected one retry_delay in {defaults}, found {delays}.")

@@ -45,6 +45,10 @@ def test_as_shipped_nothing_starts_and_nobody_is_told(settings: Any) -> None:
         ({"watch": "directory", "source": "s3://b/p"}, "got 's3://b/p'"),
         ({"watch": "sqs", "source": "s3://b/p"}, "airflow: watch: sqs needs sqs_queue, got null"),
         ({"watch": "sqs", "source": "/photos", "sqs_queue": "https://sqs/1/q"}, "got '/photos'"),
+        (
+            {"watch": "sqs", "sqs_queue": "https://sqs.test/1/q", "at_most_seconds": 50000},
+            r"airflow: at_most_seconds: expected at most 42600 with watch: sqs",
+        ),
         ({"at_most_seconds": 30}, r"airflow: at_most_seconds must be at least quiet_seconds \(60\), got 30"),
         ({"notify": {"slack": "s"}}, "airflow.notify: slack needs slack_channel"),
         ({"notify": {"smtp": "s"}}, "airflow.notify: smtp needs at least one address"),

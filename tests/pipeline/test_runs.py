@@ -254,3 +254,20 @@ def test_a_stage_that_outlived_its_killed_command_is_ended_first(asleep: tuple[r
     assert runs.reproduce(run, "ingest")
     assert not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
     assert (run.path / "data/manifest/0001.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("installed", "asked"), [("always", "never"), ("always", "borderline"), ("borderline", "never")]
+)
+def test_a_scheduler_s_run_cannot_ask_for_less_approval(
+    installed: str, asked: str, source: Path, refit_home: Path
+) -> None:
+    params = with_overrides(read_params(code_root() / "params.yaml"), [f"gate.approval={installed}"])
+    refit_home.mkdir(exist_ok=True)
+    (refit_home / "params.yaml").write_text(yaml.safe_dump(params))
+    params["ingest"]["source"] = str(source)
+    less = with_overrides(params, [f"gate.approval={asked}"])
+    with pytest.raises(SettingsError, match=f"says {installed}, .* got {asked}"):
+        runs.create("less", less, scheduled=True)
+    assert runs.create("same", params, scheduled=True).params["gate"]["approval"] == installed
+    assert runs.create("own", less).params["gate"]["approval"] == asked, "who may edit params.yaml needs no leave"

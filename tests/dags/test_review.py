@@ -170,7 +170,9 @@ def test_a_model_goes_live_when_a_person_approves_it(
 @pytest.mark.timeout(600)
 def test_a_model_that_is_rejected_leaves_everything_as_it_is(client: Client, home: Path, source: Path) -> None:
     draw(source, range(24, 30))
-    run_id = client.trigger("retrain", {"source": str(source), "set": [*SETTINGS, "gate.approval=always"]})
+    # A few small images: whether the gate itself would refuse is chance.
+    settings = [*SETTINGS, "gate.approval=always", "gate.min_gain=-1", "gate.min_gain_low=-1", "gate.max_class_loss=1"]
+    run_id = client.trigger("retrain", {"source": str(source), "set": settings})
     wait_for(client, run_id, "approve", "awaiting_input")
 
     done = refit(home, "approve", run_id, "--reject", "--reason", "Too few nights")

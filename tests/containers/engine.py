@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -77,6 +78,10 @@ def _daemon(program: str, folder: Path) -> Iterator[str]:
 
 
 def _answers(address: str) -> bool:
+    if address.startswith("unix://"):  # docker-py leaves a socket open that nobody listens to
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(address.removeprefix("unix://")):
+                return False
     try:
         with contextlib.closing(docker.DockerClient(base_url=address, timeout=5)) as client:
             return bool(client.ping())

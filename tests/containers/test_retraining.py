@@ -26,6 +26,7 @@ USER = 10001
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("photos")
+    source.chmod(0o755)  # for the containers' user, too
     draw(source, range(24))
     return source
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +28,8 @@ from pipeline.settings import refit_home
 DAG_ID, TASK_ID = "retrain", "approve"  # of dags/retrain.py
 APPROVE, REJECT = "Approve", "Reject"
 AWAITING = {"awaiting_input", "deferred"}
+
+SETTLED_SECONDS = 5.0
 
 console = Console(soft_wrap=True)
 
@@ -57,6 +62,7 @@ def approve(
             return
         airflow = _airflow(url, Login(os.environ.get(airflow_api.TOKEN) or _content(token_file), user, password_file))
         waiting = _waiting(airflow, run_id, current)
+        time.sleep(_too_early(waiting))
         option = REJECT if reject else APPROVE
         said = airflow.answer(
             DAG_ID, waiting["task_instance"]["dag_run_id"], TASK_ID, option, {"reason": answer.reason}
@@ -124,6 +130,16 @@ def _waiting(airflow: Airflow, run_id: str, current: Run | None) -> dict[str, An
         f"The run {run_id} was answered already: {chosen} by {by} at {answered.get('responded_at')}.",
         fix="clear the task approve in Airflow to be asked again",
     )
+
+
+def _too_early(question: Mapping[str, Any]) -> float:
+    """Seconds until an answer is safe. Airflow 3.3 takes the executor's news that the task has stopped to ask for the
+    end of the task that goes on with the answer, if that comes first: it fails it, and the question is asked again."""
+    try:
+        age = (datetime.now(UTC) - datetime.fromisoformat(question["created_at"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+    return min(max(SETTLED_SECONDS - age, 0.0), SETTLED_SECONDS)
 
 
 def _not_waiting(run_id: str, current: Run | None) -> PromotionRefused:

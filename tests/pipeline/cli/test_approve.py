@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -262,3 +263,15 @@ def test_a_run_that_asks_ends_waiting_and_tells_how_to_answer(
     assert runs.registry("classifier").versions() == []
     assert "Waiting for approval" in (waiting / "report.html").read_text()
     assert runs.parent_of("classifier") == run, "later runs build on its data"
+
+
+def test_an_answer_waits_until_the_question_has_settled() -> None:
+    from pipeline.cli.approve import _too_early
+
+    def asked(seconds_ago: float) -> float:
+        return _too_early({"created_at": (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat()})
+
+    assert 3.5 < asked(1) <= 4.0
+    assert asked(60) == 0.0
+    assert asked(-3600) == 5.0, "a clock that is ahead makes nobody wait for long"
+    assert _too_early({}) == 0.0

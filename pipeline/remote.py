@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import yaml
@@ -28,7 +27,7 @@ import yaml
 from pipeline import files
 from pipeline.errors import DataError, TransientError
 from pipeline.settings import code_root
-from pipeline.sources.bucket import BucketSource
+from pipeline.sources.bucket import BucketSource, below
 from pipeline.sources.objects import Objects
 
 RECORD, PARAMS, LOCK = "run.json", "params.yaml", "dvc.lock"
@@ -321,13 +320,8 @@ class Workspaces:
 
 def workspaces(location: str, folder: Path) -> Workspaces:
     """`location`: s3://bucket/prefix; `folder`: of the run directories. Touches nothing yet."""
-    parts = urlsplit(location, allow_fragments=False)
-    prefix = "/".join(filter(None, parts.path.split("/")))
-    # Contents are verified by sha256; ETags need not be MD5 digests.
-    bucket = BucketSource(parts.netloc, f"{prefix}/" if prefix else "", verify_etag=False)
-    return Workspaces(
-        location, Objects(bucket, "execution.remote", "folds would overwrite each other's results"), folder
-    )
+    objects = Objects(below(location), "execution.remote", "folds would overwrite each other's results")
+    return Workspaces(location, objects, folder)
 
 
 def _name(run: str, generation: int) -> str:

@@ -39,9 +39,6 @@ def _storage(location: str | None, model: str) -> Storage:
         )
     # boto3 takes 0.3 s to import, which who keeps models in a folder need not pay.
     from pipeline.promotion.bucket_storage import BucketStorage
-    from pipeline.sources.bucket import BucketSource
+    from pipeline.sources.bucket import below
 
-    prefix = "/".join([*filter(None, parts.path.split("/")), model])
-    # Versions are verified by sha256; ETags need not be MD5 digests.
-    bucket = BucketSource(parts.netloc, f"{prefix}/", verify_etag=False)
-    return BucketStorage(bucket, refit_home() / "cache/models" / model)
+    return BucketStorage(below(location, model), refit_home() / "cache/models" / model)

@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import boto3
@@ -216,3 +217,12 @@ def _misconfigured(uri: str, error: Exception) -> SettingsError:
         fix="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`; "
         "AWS_ENDPOINT_URL for another store than Amazon's",
     )
+
+
+def below(location: str, *names: str) -> BucketSource:
+    """What lies below s3://bucket/prefix and further `names`, where every content is verified by its sha256: ETags need
+    not be MD5 digests there.
+    """
+    parts = urlsplit(location, allow_fragments=False)
+    prefix = "".join(f"{name}/" for name in [*filter(None, parts.path.split("/")), *names])
+    return BucketSource(parts.netloc, prefix, verify_etag=False)

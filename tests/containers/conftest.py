@@ -7,9 +7,7 @@ import docker
 import pytest
 
 import tests.dags.conftest  # noqa: F401 - gives Airflow a home, and leads to dags/
-from tests.containers.engine import NoEngine, build_images, engine
-
-TARGETS = ("airflow", "data", "train-cpu")  # train-gpu differs from train-cpu by CUDA's 4 GB
+from tests.containers.engine import TARGETS, NoEngine, build_images, engine
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from docker.errors import DockerException
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "docker"
 BASE = "refit-test-base:trixie"
+TARGETS = ("airflow", "data", "train-cpu")  # train-gpu differs from train-cpu by CUDA's 4 GB
 START_SECONDS = 60.0
 FREE_BYTES = 25 << 30
 

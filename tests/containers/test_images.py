@@ -5,9 +5,9 @@ from __future__ import annotations
 import docker
 import pytest
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+from tests.containers.engine import TARGETS
 
-TARGETS = ("airflow", "data", "train-cpu")
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
 
 def run(client: docker.DockerClient, target: str, *command: str) -> str:

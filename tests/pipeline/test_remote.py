@@ -28,6 +28,7 @@ from pipeline.errors import DataError, SettingsError
 from pipeline.remote import State, merged
 from pipeline.settings import code_root, params_file, read_params
 from tests import aws
+from tests.dags.test_embedded import SETTINGS as SMALLEST
 
 REFIT = Path(sys.executable).with_name("refit")
 
@@ -319,20 +320,10 @@ def test_a_file_of_a_run_is_shown_on_any_machine_and_no_other_file(
         assert "has no file" in done.stderr
 
 
-# The smallest job that is still the whole job.
 SETTINGS = [
-    "train.parts=[fold-0, fold-1, final]",
-    "train.input_size=32",
-    "train.views=0",
-    "train.recipe=linear_probe",
-    "train.phases.head.epochs=2",
-    "evaluate.resamples=100",
+    *(text for text in SMALLEST if not text.startswith("promote.")),
     "serve.calls=5",
     "serve.container=never",
-    "gate.min_accuracy=0.0",
-    "gate.min_balanced_accuracy=0.0",
-    "gate.min_test_images=1",
-    "gate.max_fold_spread=1.0",
     "gate.max_calibration_error=1.0",
 ]
 

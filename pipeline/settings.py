@@ -451,7 +451,7 @@ def with_overrides(params: Mapping[str, Any], overrides: Iterable[str]) -> dict[
             close = difflib.get_close_matches(matched[1], known, n=1)
             raise SettingsError(
                 f"--set names the unknown key {matched[1]}" + (f", did you mean {close[0]}?" if close else "."),
-                fix="params.yaml lists every key",
+                fix="params.yaml lists every key; those of airflow, and where tasks run, are set there alone",
             )
         try:
             section[last] = yaml.safe_load(matched[2])

@@ -25,14 +25,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline import files
+from pipeline.buckets.bucket import Bucket
+from pipeline.buckets.objects import Objects, remote
 from pipeline.errors import DataError, TransientError
 from pipeline.settings import code_root
-from pipeline.sources.bucket import BucketSource, below
-from pipeline.sources.objects import Objects
 
 RECORD, PARAMS, LOCK = "run.json", "params.yaml", "dvc.lock"
 _SYNCED = ".remote"  # beside the runs: what each was like when it last was the same here and there
-_PARALLEL = BucketSource.parallel_reads  # requests at once; most of each is waiting
+_PARALLEL = Bucket.parallel_reads  # requests at once; most of each is waiting
 _ATTEMPTS = 50  # as many machines may finish a part of one run at the same moment
 _NOT_STATE = {".dvc", "checkpoints", "__pycache__"}  # a machine's own
 
@@ -320,8 +320,7 @@ class Workspaces:
 
 def workspaces(location: str, folder: Path) -> Workspaces:
     """`location`: s3://bucket/prefix; `folder`: of the run directories. Touches nothing yet."""
-    objects = Objects(below(location), "execution.remote", "folds would overwrite each other's results")
-    return Workspaces(location, objects, folder)
+    return Workspaces(location, remote(location), folder)
 
 
 def _name(run: str, generation: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,12 @@ def configure(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+def forget(address: str) -> None:
+    """Empty all of moto's stores, which are one for the whole process."""
+    with urllib.request.urlopen(urllib.request.Request(f"http://{address}/moto-api/reset", method="POST"), timeout=10):
+        pass
 
 
 class _Quiet(MotoRequestHandler):

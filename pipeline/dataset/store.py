@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import DataError, TransientError
+from pipeline.errors import DataError
 from pipeline.settings import refit_home, remote_location
+
+if TYPE_CHECKING:
+    from pipeline.buckets.objects import Objects
 
 _FIX = "restore $REFIT_HOME/images from a backup, or ingest the source again in a new REFIT_HOME"
 
@@ -24,10 +27,13 @@ def path(image_id: str) -> Path:
 
 
 def present(image_id: str) -> Path:
-    """`path`; the image is there, if it is to be had. Raises `TransientError` if the bucket does not answer."""
+    """`path`; the image is there, if it is to be had.
+
+    Raises `TransientError` if the bucket does not answer, `SettingsError` if it does not let us in.
+    """
     target = path(image_id)
     if not target.exists() and (location := remote_location()) is not None:
-        data = _fetched(location, f"images/{image_id[:2]}/{image_id}")
+        data = _shared(location).read(f"images/{image_id[:2]}/{image_id}")
         if data is not None and hashlib.sha256(data).hexdigest() == image_id:
             files.write_bytes(target, data)
     return target
@@ -66,27 +72,8 @@ def unreadable(image_id: str, reason: Exception) -> DataError:
     return DataError(f"Expected a readable image in the image store, {path(image_id)} is not ({reason}).", fix=_FIX)
 
 
-def _fetched(location: str, name: str) -> bytes | None:
-    """An object below s3://bucket/prefix; None if there is none."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, prefix = location.removeprefix("s3://").partition("/")
-    key = "/".join([*filter(None, prefix.split("/")), name])
-    try:
-        body: bytes = _client().get_object(Bucket=bucket, Key=key)["Body"].read()
-    except (BotoCoreError, ClientError) as error:
-        if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in {"NoSuchKey", "404"}:
-            return None
-        raise TransientError(
-            f"s3://{bucket}/{key}: the store did not answer as it should ({error}).",
-            fix="check AWS_ENDPOINT_URL, the credentials and the network, then run again",
-        ) from None
-    return body
-
-
 @functools.cache
-def _client() -> Any:
-    import boto3  # 0.3 s, which a shared disk need not pay
-    from botocore.config import Config
+def _shared(location: str) -> Objects:
+    from pipeline.buckets.objects import remote  # boto3 takes 0.3 s to import, which a shared disk need not pay
 
-    return boto3.Session().client("s3", config=Config(retries={"mode": "adaptive", "total_max_attempts": 8}))
+    return remote(location)

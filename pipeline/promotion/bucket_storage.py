@@ -19,6 +19,8 @@ from typing import Any
 
 from pipeline import files
 from pipeline.backbones.bucket_weights import FILES, LIMIT
+from pipeline.buckets.bucket import Bucket, Object
+from pipeline.buckets.objects import Objects
 from pipeline.errors import ModelError, TransientError
 from pipeline.promotion.storage import (
     CHECKSUMS,
@@ -31,9 +33,6 @@ from pipeline.promotion.storage import (
     name_of_rejection,
     require_undamaged,
 )
-from pipeline.sources.bucket import BucketSource
-from pipeline.sources.item import Item
-from pipeline.sources.objects import Objects
 
 _CLAIMS = "claims"
 _NOBODY = 0  # the version that is never given out; its claim shows whether the store keeps to conditions
@@ -44,7 +43,7 @@ _SERVED_FROM = "saved_model.pb"  # without it a folder is no SavedModel, so serv
 class BucketStorage:
     """`bucket.prefix` is `<prefix>/<model>/`; versions that are needed here are kept below `cache`."""
 
-    bucket: BucketSource
+    bucket: Bucket
     cache: Path
 
     @property
@@ -157,7 +156,7 @@ class BucketStorage:
         files.write_json(folder / CHECKSUMS, dict(expected))
         make_read_only(folder)
 
-    def _items(self, version: int) -> list[tuple[str, Item]]:
+    def _items(self, version: int) -> list[tuple[str, Object]]:
         below = f"{version}/"
         pairs = [(name.removeprefix(below), item) for name, item in self._objects.items(below)]
         return [(name, item) for name, item in pairs if name != CHECKSUMS]

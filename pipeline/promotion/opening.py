@@ -38,7 +38,7 @@ def _storage(location: str | None, model: str) -> Storage:
             f"registry.location: expected null, a folder or s3://bucket/prefix, got {location!r}.", fix="name one"
         )
     # boto3 takes 0.3 s to import, which who keeps models in a folder need not pay.
+    from pipeline.buckets.bucket import below
     from pipeline.promotion.bucket_storage import BucketStorage
-    from pipeline.sources.bucket import below
 
     return BucketStorage(below(location, model), refit_home() / "cache/models" / model)

@@ -80,10 +80,11 @@ def _open_files(setting: str, uri: str, verify_etag: bool) -> Files:
             f"{setting}: expected a directory or s3://bucket/prefix, got {uri!r}.",
             fix="copy the files to one of these",
         )
-    from pipeline.sources.bucket import BucketSource  # boto3 takes 0.3 s, which directories need not wait for
+    from pipeline.buckets.bucket import Bucket  # boto3 takes 0.3 s, which directories need not wait for
+    from pipeline.sources.bucket import BucketSource
 
     prefix = prefix.strip("/")
-    return BucketSource(bucket, f"{prefix}/" if prefix else "", verify_etag)
+    return BucketSource(Bucket(bucket, f"{prefix}/" if prefix else "", verify_etag))
 
 
 @dataclass(frozen=True)

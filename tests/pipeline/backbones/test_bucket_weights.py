@@ -33,7 +33,7 @@ def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 def test_each_version_of_a_file_comes_once(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.put_object(Bucket="models", Key="a/w.weights.h5", Body=b"one")
     first = weights.find("s3://models/a/w.weights.h5")
-    monkeypatch.setattr("pipeline.sources.bucket.BucketSource.read", None)  # a second read would fail
+    monkeypatch.setattr("pipeline.buckets.bucket.Bucket.read", None)  # a second read would fail
     assert weights.find("s3://models/a/w.weights.h5") == first
 
 

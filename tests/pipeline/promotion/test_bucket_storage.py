@@ -13,13 +13,13 @@ from typing import Any
 import boto3
 import pytest
 
+from pipeline.buckets import objects
+from pipeline.buckets.bucket import Bucket
 from pipeline.errors import ModelError, PromotionRefused, SettingsError, TransientError
 from pipeline.promotion import bucket_storage
 from pipeline.promotion.bucket_storage import BucketStorage
 from pipeline.promotion.opening import open_registry
 from pipeline.promotion.registry import MODEL, Registry
-from pipeline.sources import objects
-from pipeline.sources.bucket import BucketSource
 from tests import aws
 from tests.pipeline.promotion.conftest import new_bucket
 from tests.pipeline.promotion.models import content, go_live
@@ -65,7 +65,7 @@ def bucket(store: Store) -> str:
 @pytest.fixture
 def registry(bucket: str, refit_home: Path) -> Registry:
     """As `open_registry` gives it, but sooner tired of waiting."""
-    source = BucketSource(bucket, "models/classifier/", attempts=2, read_timeout=1)
+    source = Bucket(bucket, "models/classifier/", attempts=2, read_timeout=1)
     patient = open_registry(f"s3://{bucket}/models", "classifier").storage
     impatient = BucketStorage(source, refit_home / "cache/models/classifier")
     assert (patient.base, patient.uri(3)) == (impatient.base, impatient.uri(3))

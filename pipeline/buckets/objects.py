@@ -17,9 +17,8 @@ from typing import IO, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from pipeline.buckets.bucket import Bucket, Object, below, explain
 from pipeline.errors import DataError, SettingsError, TransientError
-from pipeline.sources.bucket import BucketSource, explain
-from pipeline.sources.item import Item
 
 _ATTEMPTS = 8
 _TAKEN, _CONFLICT = 412, 409  # the second: two writes at once, of which the store has let in neither or one
@@ -27,7 +26,7 @@ _TAKEN, _CONFLICT = 412, 409  # the second: two writes at once, of which the sto
 
 @dataclass(frozen=True)
 class Objects:
-    bucket: BucketSource
+    bucket: Bucket
     setting: str  # the key of params.yaml that names the place, for errors
     harm: str  # what would happen without conditional writes, for errors
 
@@ -39,18 +38,17 @@ class Objects:
         """Of all objects whose names begin with `below`."""
         return [name for name, _ in self.items(below)]
 
-    def items(self, below: str = "") -> list[tuple[str, Item]]:
+    def items(self, below: str = "") -> list[tuple[str, Object]]:
         with self.explained():
-            return [(item.key.removeprefix(self.bucket.prefix), item) for item in self.bucket.list(below)]
+            return [(found.key.removeprefix(self.bucket.prefix), found) for found in self.bucket.list(below)]
 
     def read(self, name: str) -> bytes | None:
         with self.explained():
-            item = self.bucket.find(name)
-        return None if item is None else self.content(item)
+            return self.bucket.get(name)
 
-    def content(self, item: Item) -> bytes:
+    def content(self, found: Object) -> bytes:
         with self.explained():
-            return self.bucket.read(item)
+            return self.bucket.read(found)
 
     def create(self, name: str, body: bytes) -> bool:
         """Write an object that must not exist; False if it does, with other content.
@@ -75,7 +73,7 @@ class Objects:
         with self.explained():
             try:
                 self.bucket.client().put_object(
-                    Bucket=self.bucket.bucket,
+                    Bucket=self.bucket.name,
                     Key=self.bucket.prefix + name,
                     Body=body,
                     ChecksumSHA256=base64.b64encode(sha256).decode(),
@@ -118,6 +116,11 @@ class Objects:
             raise SettingsError(f"{self.setting}: {error.problem}", fix=fix) from None
         except PermissionError as error:
             raise SettingsError(f"{self.setting}: {self.base}: {error}.", fix=fix) from None
+
+
+def remote(location: str) -> Objects:
+    """What machines share below execution.remote, which is s3://bucket/prefix. Touches nothing yet."""
+    return Objects(below(location), "execution.remote", "folds would overwrite each other's results")
 
 
 def _status(error: BotoCoreError | ClientError) -> int:

@@ -2,7 +2,7 @@
 
 A run reads images only from here, so moving, changing or deleting a file at its source never changes a run
 that has seen it, and an S3 object is fetched once. With execution.remote, what is missing here is fetched from
-`images/` there, where `pipeline.remote` has put it.
+`images/` there, where `pipeline.runs.remote` has put it.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def test_objects_that_no_lock_names_are_unneeded(refit_home: Path) -> None:
 def test_the_cache_is_never_cleared_while_a_stage_works_with_it(refit_home: Path) -> None:
     with runs.cache_alone() as alone:
         assert alone
-    with runs._using_cache(), runs._using_cache(), runs.cache_alone() as alone:
+    with runs.using_cache(), runs.using_cache(), runs.cache_alone() as alone:
         assert not alone
     with runs.cache_alone() as alone:
         assert alone

@@ -105,7 +105,7 @@ def test_gc_removes_old_runs_and_their_objects_and_a_later_run_goes_on(
     assert len(runs.all_runs()) == 4
     assert sorted((refit_home / "cache/files/md5").rglob("*")) == before
 
-    with runs._using_cache():
+    with runs.using_cache():
         done = last_line(refit("gc", "--keep", "1"))
     assert (done["runs"], done["objects"], done["cache"]) == (3, 0, False)
     done = last_line(refit("gc", "--keep", "1"))

@@ -83,7 +83,7 @@ def _ended(run: runs.Run, status: str) -> None:
 
 @pytest.fixture
 def nothing_checked_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_check_out", lambda *_: None)
+    monkeypatch.setattr("pipeline.runs.creation._check_out", lambda *_: None)
 
 
 @pytest.mark.usefixtures("nothing_checked_out")

@@ -94,16 +94,25 @@ def merge(base: State, mine: State, theirs: State, *, mine_first: bool) -> State
     return State(of("files"), of("lock"), of("record"), theirs.params or mine.params)  # a run's params never change
 
 
-def kept_by_dvc(run: Path) -> tuple[str, ...]:
-    """Where the outputs lie that DVC caches. Of a path with `${...}` the part before counts."""
-    stages: dict[str, Any] = yaml.safe_load((run / "dvc.yaml").read_text())["stages"]
-    found = []
-    for stage in stages.values():
-        for entry in (entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])):
-            path, flags = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-            if flags.get("cache", True):
-                found.append(path.partition("${")[0].rstrip("/"))
-    return tuple(found)
+@dataclass(frozen=True)
+class CachedOutputs:
+    """What DVC keeps of a run: `name in outputs` says whether a path from the run's directory lies at or in one."""
+
+    paths: tuple[str, ...]  # of one with `${...}` the part before
+
+    @staticmethod
+    def of(run: Path) -> CachedOutputs:
+        stages: dict[str, Any] = yaml.safe_load((run / "dvc.yaml").read_text())["stages"]
+        found = []
+        for stage in stages.values():
+            for entry in (entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])):
+                path, flags = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+                if flags.get("cache", True):
+                    found.append(path.partition("${")[0].rstrip("/"))
+        return CachedOutputs(tuple(found))
+
+    def __contains__(self, name: str) -> bool:
+        return any(PurePosixPath(name).is_relative_to(path) for path in self.paths)
 
 
 def state_of(run: Path) -> State:
@@ -111,14 +120,14 @@ def state_of(run: Path) -> State:
     if not (run / "dvc.yaml").exists():
         record = files.read_json(run / RECORD) if (run / RECORD).exists() else {}
         return State({}, {}, record, "")
-    outputs = kept_by_dvc(run)
+    cached = CachedOutputs.of(run)
     digests = {}
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
         temporary = any(part.startswith(files.TEMPORARY_PREFIX) for part in Path(name).parts)
         if temporary or _NOT_STATE & set(Path(name).parts) or name in {RECORD, PARAMS, LOCK} or not path.is_file():
             continue
-        if not any(name == output or name.startswith(f"{output}/") for output in outputs):
+        if name not in cached:
             digests[name] = files.sha256(path)
     lock = yaml.safe_load((run / LOCK).read_text())["stages"] if (run / LOCK).exists() else {}
     return State(digests, lock, files.read_json(run / RECORD), (run / PARAMS).read_text())

@@ -25,7 +25,7 @@ from PIL import Image
 
 from pipeline import files, remote, runs
 from pipeline.errors import DataError, SettingsError
-from pipeline.remote import State, merged
+from pipeline.runs.remote import State, merged
 from pipeline.settings import code_root, params_file, read_params
 from tests import aws
 from tests.dags.test_embedded import SETTINGS as SMALLEST

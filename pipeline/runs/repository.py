@@ -1,0 +1,127 @@
+"""A run's directory as a repository of DVC, the cache that all runs share, and the room on its disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import re
+import shutil
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from pipeline.errors import DataError, RefitError, TransientError
+from pipeline.runs.run import workspaces
+from pipeline.settings import refit_home
+from pipeline.stage import explain
+
+MINIMUM_FREE_BYTES = 200 << 20  # a model with its optimizer's checkpoints, shards of a small batch, DVC's database
+
+
+def require_space() -> None:
+    """Raises `TransientError` on a disk that is as good as full: better before an hour of work than after it."""
+    free = shutil.disk_usage(refit_home()).free
+    if free < MINIMUM_FREE_BYTES:
+        raise TransientError(
+            f"Expected at least {MINIMUM_FREE_BYTES >> 20} MB free at {refit_home()}, found {free >> 20} MB.",
+            fix="free disk space or set REFIT_HOME to another disk",
+        )
+
+
+@contextlib.contextmanager
+def using_cache() -> Iterator[None]:
+    """While a stage runs, what it has put into the cache is in no dvc.lock yet, so nobody may clear the cache of what
+    none names. The system ends this with the process, however that ends."""
+    with _cache_lock() as stream:
+        with contextlib.suppress(OSError):  # a file system without locks; there the cache is never cleared either
+            fcntl.flock(stream, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def cache_alone() -> Iterator[bool]:
+    """Whether no stage works with the cache; if so, none begins to until the block is left."""
+    with _cache_lock() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
+def _cache_lock() -> Iterator[IO[bytes]]:
+    path = refit_home() / "cache" / "in-use.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def repository(path: Path) -> Iterator[Any]:
+    """DVC's repository object, with the run's directory as the current one and nobody clearing the cache meanwhile.
+
+    DVC's own errors become ours; what a stage said is in failure.json.
+    """
+    from dvc.exceptions import DvcException  # 0.6 s to import, which `refit --help` need not pay
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from dvc.rwlock import RWLockFileCorruptedError
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # "Running stage …", "Updating lock file …": we say it ourselves
+    try:
+        with using_cache(), Repo(str(path), config=_dvc_remote()) as repo, contextlib.chdir(path):
+            yield repo
+    except (LockError, RWLockFileCorruptedError) as error:
+        raise TransientError(
+            f"The run {path.name} is busy: {error}.", fix="wait for its other stage, then run again"
+        ) from error
+    except DvcException as error:
+        raise _explain_dvc(path, error) from error
+    except sqlite3.OperationalError as error:  # DVC's own notes on files
+        if "is full" not in str(error):
+            raise
+        raise TransientError(
+            f"No space is left for DVC's database ({error}).",
+            fix="free disk space or set REFIT_HOME to another disk",
+        ) from error
+
+
+def _dvc_remote() -> dict[str, Any] | None:
+    if (shared := workspaces()) is None:
+        return None
+    return {"core": {"remote": "workspaces"}, "remote": {"workspaces": {"url": shared.cache}}}
+
+
+def _explain_dvc(path: Path, error: BaseException) -> RefitError:
+    last, cause = error, cast(BaseException | None, error)
+    while cause is not None:
+        if isinstance(cause, OSError) and (known := explain(cause)) is not None:
+            return known
+        if "is busy" in str(cause):
+            return TransientError(f"The run {path.name} is busy.", fix="wait for its other stage, then run again")
+        exited = re.search(r"exited with (-?\d+)$", str(cause))
+        if exited and (number := _signal(int(exited[1]))):
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt  # DVC ignores it while a stage runs, so only the stage has felt it
+            return TransientError(
+                f"The stage's process was ended by signal {number}, from outside or for want of memory.",
+                fix="run again, it continues there",
+            )
+        if exited and int(exited[1]) == TransientError.exit_status:
+            # On a full disk the stage could not leave failure.json, only say it.
+            return TransientError("The stage cannot go on now, as its last line says.", fix="mend that, then run again")
+        last, cause = cause, cause.__cause__ or cause.__context__
+    return DataError(
+        f"DVC stopped with {type(last).__name__}: {last}.",
+        fix="mend the cause that the lines above name",
+    )
+
+
+def _signal(status: int) -> int | None:
+    """The signal that ended a process: -n from Python, 128 + n from the shell in between. None if none did."""
+    return -status if status < 0 else status - 128 if status > 128 else None

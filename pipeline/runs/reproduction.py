@@ -1,0 +1,70 @@
+"""Bring a run's stages up to date, one by one."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import psutil
+
+from pipeline import files
+from pipeline.errors import RefitError, SettingsError, TransientError
+from pipeline.runs.repository import repository, require_space
+from pipeline.runs.run import Run, stage_names, stage_of, workspaces
+from pipeline.runs.sharing import bring_inputs, hand_on
+from pipeline.stage import DONE, FAILURE
+
+
+def reproduce(run: Run, target: str, *, force: bool = False) -> bool:
+    """Bring one stage up to date with `dvc repro --single-item`; False if it was already.
+
+    Raises the `RefitError` that the stage ended with. A stage that was killed leaves the run as it was before.
+    """
+    require_space()
+    stop_stale(run, target)
+    bring_inputs(run, target)
+    (run.path / FAILURE).unlink(missing_ok=True)
+    _done(run, target).unlink(missing_ok=True)
+    try:
+        with repository(run.path) as repo:
+            # Entries of the run cache come one by one, so only for what is dearest to repeat.
+            pull = stage_of(target) == "train" and workspaces() is not None
+            changed = bool(repo.reproduce(targets=[target], single_item=True, force=force, pull=pull))
+    except TransientError:
+        raise
+    except RefitError as error:
+        raise _stage_error(run) or error from None
+    hand_on(run, target)
+    if changed:
+        names = [stage_of(other) for other in stage_names(run)]
+        for other in stage_names(run)[len(names) - names[::-1].index(stage_of(target)) :]:
+            _done(run, other).unlink(missing_ok=True)  # what it was made from is no more
+    files.write_text(_done(run, target), "")
+    return changed
+
+
+def stop_stale(run: Run, target: str) -> None:
+    """End processes of this stage that outlived the command that started them, so that two never write at once."""
+    name, _, part = target.partition("@")
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command = process.info["cmdline"] or []
+        mine = f"components.{name}" in command and (not part or part in command)
+        if mine and process.info["cwd"] == str(run.path):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                process.wait(10)
+
+
+def _done(run: Run, target: str) -> Path:
+    return run.path / DONE / target
+
+
+def _stage_error(run: Run) -> RefitError | None:
+    path = run.path / FAILURE
+    if not path.exists():
+        return None
+    failure = files.read_json(path)
+    known = {kind.exit_status: kind for kind in (RefitError, SettingsError, TransientError)}
+    error = known.get(failure["exit_status"], RefitError)(failure["problem"], fix=failure["fix"])
+    error.shown = True
+    return error

@@ -1,0 +1,210 @@
+"""A run's directory, and which runs there are."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import yaml
+
+from pipeline import files
+from pipeline.errors import DataError, RefitError, SettingsError, TransientError
+from pipeline.promotion.opening import open_registry
+from pipeline.promotion.registry import Registry
+from pipeline.settings import params_file, read_params, refit_home, remote_location
+from pipeline.stage import record_failure
+
+if TYPE_CHECKING:
+    from pipeline.runs.remote import Workspaces
+
+RUNNING, INTERRUPTED, FAILED = "running", "interrupted", "failed"
+NOTHING_NEW, REFUSED, PROMOTED = "nothing_new", "refused", "promoted"
+REJECTED, WAITING = "rejected", "waiting"  # by a person; for a person's approval
+DECIDED = {REFUSED, PROMOTED, REJECTED, WAITING}
+BASES = {*DECIDED, NOTHING_NEW}  # later runs build on the data of these; nothing new may still mean new quarantine
+
+PROMOTE = "promote"  # the one step that acts on the world, hence no stage of the graph
+_DVC_CONFIG = """\
+[core]
+    no_scm = true
+    analytics = false
+    check_update = false
+    site_cache_dir = "{home}/cache/site"
+[cache]
+    dir = "{home}/cache"
+    type = "reflink,hardlink,copy"
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json."""
+        content: dict[str, Any] = files.read_json(self.path / "run.json")
+        return content
+
+    def update(self, **changes: Any) -> None:
+        files.write_json(self.path / "run.json", {**self.record, **changes})
+
+    @property
+    def params(self) -> dict[str, Any]:
+        content: dict[str, Any] = yaml.safe_load((self.path / "params.yaml").read_text())
+        return content
+
+
+def safe_id(text: str) -> str:
+    """A run id that is a plain folder name; schedulers' ids hold colons and plus signs."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:128]
+    if not name:
+        raise SettingsError(f"--run-id {text!r} holds no letter or digit.", fix="use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def new_id() -> str:
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+
+
+def stage_names(run: Run) -> list[str]:
+    """DVC's names of all stages, in an order in which they can be run: ingest, …, train@fold-0, …, gate."""
+    graph: dict[str, Any] = yaml.safe_load((run.path / "dvc.yaml").read_text())["stages"]
+    parts = run.params["train"]["parts"]
+    return [target for name in graph for target in ([f"train@{part}" for part in parts] if name == "train" else [name])]
+
+
+def stage_of(target: str) -> str:
+    return target.partition("@")[0]
+
+
+def workspaces() -> Workspaces | None:
+    """Where machines that share no disk hand runs on, if execution.remote says so."""
+    if (location := remote_location()) is None:
+        return None
+    from pipeline.runs.remote import workspaces  # boto3 takes 0.3 s to import
+
+    return workspaces(location, refit_home() / "runs")
+
+
+def publish(run: Run) -> None:
+    """Let other machines have the run as it is now. What it names lies there already."""
+    if (shared := workspaces()) is not None:
+        shared.publish(run.run_id)
+
+
+def find(run_id: str) -> Run:
+    """The run as the machine that last worked on it has left it. Raises `DataError` if there is no such run."""
+    run = Run(refit_home() / "runs" / safe_id(run_id))
+    if (shared := workspaces()) is not None:
+        fetch(run, shared)
+    if not (run.path / "run.json").exists():
+        raise DataError(f"There is no run {run_id!r} in {run.path.parent}.", fix="`refit runs` lists them")
+    return run
+
+
+def configure(path: Path) -> None:
+    """Make the directory one that DVC works in, with the cache that all runs of this machine share."""
+    files.write_text(path / ".dvc/config", _DVC_CONFIG.format(home=refit_home()))
+
+
+def fetch(run: Run, shared: Workspaces) -> bool:
+    """False if no machine has it."""
+    if not shared.fetch(run.run_id):
+        return False
+    configure(run.path)
+    return True
+
+
+def all_runs() -> list[Run]:
+    """Oldest first. Of those that other machines have made, only record and params need be here: `find` has all."""
+    if (shared := workspaces()) is not None:
+        shared.refresh()
+    found = [Run(path.parent) for path in (refit_home() / "runs").glob("[!.]*/run.json")]
+    return sorted(found, key=lambda run: (run.record["created_at"], run.run_id))
+
+
+def parent_of(model: str) -> Run | None:
+    """The last run of this model that ended as it should."""
+    bases = [run for run in all_runs() if run.record["status"] in BASES and run.record["model"] == model]
+    return bases[-1] if bases else None
+
+
+def decided(run: Run) -> Run:
+    """The run whose decision stands for `run`'s data: itself, or the one before that found something new."""
+    while run.record["status"] == NOTHING_NEW:
+        run = find(run.record["parent"])
+    return run
+
+
+def registry(model: str, params: Mapping[str, Any] | None = None) -> Registry:
+    """The registry of a model, where `params` (a run's own) or else `registry_settings` says.
+
+    Raises `SettingsError` if the location is of no known kind.
+    """
+    # Runs made by earlier versions have no such section.
+    section = registry_settings(model) if params is None else params.get("registry") or {}
+    return open_registry(section.get("location"), model)
+
+
+def registry_settings(model: str) -> Mapping[str, Any]:
+    """The section `registry` for commands that belong to no run: that of params.yaml, and for what is null there, that
+    of the model's newest run. So a rollback finds the models of runs whose location was given with --set.
+    """
+    section: dict[str, Any] = read_params(params_file()).get("registry") or {}
+    own = [run for run in all_runs() if run.record["model"] == model]
+    newest = own[-1].params.get("registry") if own else None
+    return {key: value if value is not None else (newest or {}).get(key) for key, value in section.items()}
+
+
+def alive(owner: Mapping[str, Any] | None) -> bool:
+    """Whether the process that drives a run still exists (its number may have been given to another)."""
+    if owner is None:
+        return False
+    try:
+        return psutil.Process(owner["pid"]).create_time() == owner["started"]
+    except psutil.NoSuchProcess:
+        return False
+
+
+def require_idle(run: Run) -> None:
+    """Raises `TransientError` if a process works on `run`."""
+    if alive(run.record["owner"]):
+        raise TransientError(
+            f"The run {run.run_id} is being worked on by process {run.record['owner']['pid']}.", fix="wait for it"
+        )
+
+
+@contextlib.contextmanager
+def driving(run: Run) -> Iterator[None]:
+    """Record that this process works on `run`; what ends the block early is recorded as the run's status.
+
+    Raises `TransientError` if another process does.
+    """
+    require_idle(run)
+    # Held by processes that were killed; a process that got the number of one would look like its holder.
+    (run.path / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+    me = psutil.Process()
+    run.update(status=RUNNING, owner={"pid": me.pid, "started": me.create_time()})
+    try:
+        yield
+    except RefitError as error:
+        with contextlib.suppress(OSError):
+            record_failure(run.path, error)
+            run.update(status=INTERRUPTED if isinstance(error, TransientError) else FAILED, owner=None)
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            run.update(status=INTERRUPTED, owner=None)
+        raise
+    run.update(owner=None)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from pipeline import files, runs
 from pipeline.cli.main import app
 from pipeline.promotion.registry import Registry
-from pipeline.settings import code_root, read_params
+from pipeline.settings import code_root, params_file, read_params
 from tests import aws
 from tests.pipeline.promotion.models import content
 
@@ -44,7 +44,7 @@ def last_line(done: Result) -> dict[str, Any]:
 
 
 def ingest(run_id: str, status: str = runs.REFUSED) -> runs.Run:
-    run = runs.create(run_id, read_params(runs.params_file()), scheduled=True)
+    run = runs.create(run_id, read_params(params_file()), scheduled=True)
     runs.reproduce(run, "ingest")
     runs.nothing_new(run)
     run.update(status=status)

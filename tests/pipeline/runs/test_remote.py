@@ -23,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import files, remote, runs
+from pipeline import files, runs
 from pipeline.errors import DataError, SettingsError
+from pipeline.runs import remote
 from pipeline.runs.remote import State, merged
 from pipeline.settings import code_root, params_file, read_params
 from tests import aws

@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 KFP := build/kfp/bin/kfp
 COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup demo ui down test test-airflow test-docker test-kfp test-mlflow test-services lint lock images clean
+.PHONY: help setup demo ui down test test-airflow test-docker test-kfp test-mlflow test-processes test-services lint lock images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,10 @@ down: setup ## stop what `make ui` started
 	@REFIT_HOME="$${REFIT_HOME:-.demo/home}" $(BIN)/python -m embedded down
 
 test: lint ## checks and tests
-	$(BIN)/python -m pytest -m "not airflow and not docker and not mlflow and not services and not kfp" --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest -m "not airflow and not docker and not mlflow and not services and not kfp and not processes" --numprocesses auto --dist loadfile
+
+test-processes: setup ## tests that train, kill and race whole processes
+	$(BIN)/python -m pytest -m processes
 
 test-airflow: setup ## tests that run whole retrainings in Airflow
 	$(BIN)/python -m pytest -m airflow

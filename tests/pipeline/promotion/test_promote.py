@@ -180,6 +180,7 @@ def _usable(registry: Registry, run: Path) -> None:
     assert len(registry.versions()) == 1
 
 
+@pytest.mark.processes
 def test_a_promotion_into_a_folder_may_be_killed_at_any_step(tmp_path: Path, refit_home: Path) -> None:
     run = finished_run(tmp_path / "r1")
     context = _quickly()
@@ -226,6 +227,7 @@ def _promote_when_told(location: str, environment: dict[str, str], run: str, tol
     promote(Path(run), registry)
 
 
+@pytest.mark.processes
 def test_a_promotion_into_a_bucket_may_be_killed_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finished_run(tmp_path / "r1")
     killer, context = _Killer(), _quickly()

@@ -104,6 +104,7 @@ def newest_state(run_id: str) -> State:
     return shared._read(run_id, shared._generations()[run_id])
 
 
+@pytest.mark.processes
 def test_machines_take_turns(machine: Callable[[str], Path], source: Path) -> None:
     a = machine("a")
     begun = start("1", source)
@@ -162,6 +163,7 @@ def test_what_was_cut_off_is_not_seen_elsewhere(machine: Callable[[str], Path], 
     assert files.read_json(run.path / "metrics/ingest.json")["batches"][-1]["accepted"] == 12
 
 
+@pytest.mark.processes
 def test_racing_folds_lose_nothing(machine: Callable[[str], Path], source: Path, bucket: str) -> None:
     """Eight machines, each with a stage's entry in the lock, a file and a key of the record of its own."""
     home = machine("a")
@@ -280,6 +282,7 @@ def test_a_failure_is_seen_on_other_machines(machine: Callable[[str], Path], sou
     assert "nowhere" in (run.path / "report.html").read_text()
 
 
+@pytest.mark.processes
 def test_a_killed_stage_leaves_the_run_as_it_was(machine: Callable[[str], Path], source: Path) -> None:
     a = machine("a")
     assert refit(a, "start", "--run-id=1", f"--source={source}").returncode == 0

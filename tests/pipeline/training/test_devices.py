@@ -83,6 +83,7 @@ def same(found: dict[str, Any], alone: dict[str, Any], way: str, *, atol: float 
         np.testing.assert_allclose(found[way]["curves"][curve], values, atol=atol, err_msg=f"{way} {curve}")
 
 
+@pytest.mark.processes
 def test_two_workers_learn_what_one_process_learns(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]], alone: dict[str, Any]
 ) -> None:
@@ -112,6 +113,7 @@ def test_two_workers_learn_what_one_process_learns(
     assert (tmp_path / "written/by.txt").read_text() == "0"
 
 
+@pytest.mark.processes
 def test_two_replicas_learn_what_one_learns(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]], alone: dict[str, Any]
 ) -> None:
@@ -129,6 +131,7 @@ def test_two_replicas_learn_what_one_learns(
     }
 
 
+@pytest.mark.processes
 def test_a_worker_that_loses_another_ends_so_that_a_retry_helps(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

@@ -17,6 +17,7 @@ from pipeline import settings
 from pipeline.training.checkpoints import RUNNING, Checkpoint
 from tests.pipeline.training import resume_script
 
+pytestmark = pytest.mark.processes
 HELD = 1000.0  # seconds between writings: states of tiny epochs are held in memory
 
 

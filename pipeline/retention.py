@@ -33,11 +33,13 @@ class Standing:
     locks: tuple[str, ...]  # dvc.lock of every version: with it a version's data and training can be had again
 
 
-def standing(models: Iterable[str]) -> Standing:
-    """Raises `RefitError` if a registry cannot be read: then nothing is known to be unneeded."""
+def standing(models: Iterable[str], found: Sequence[Run]) -> Standing:
+    """`found`: all runs. Raises `RefitError` if a registry cannot be read, or is not the one that it was: then nothing
+    is known to be unneeded."""
     needed, locks = set(), []
     for model in models:
         registry = runs.registry(model)
+        runs.require_known(registry, registry.pointer(), [run for run in found if run.record["model"] == model])
         aliases = registry.aliases()
         for version in registry.versions():
             if (lock := registry.storage.read(version, "dvc.lock")) is not None:

@@ -33,7 +33,7 @@ def gc(
             raise typer.Exit(EXIT_NOTHING_NEW)
         found = runs.all_runs()
         models = {run.record["model"] for run in found} | {load(params_file()).promote.model}
-        standing = retention.standing(sorted(models))
+        standing = retention.standing(sorted(models), found)
         keeping = retention.kept(found, standing.runs, keep, time.time())
         going = [run for run in found if run.run_id not in keeping]
         for run in going:

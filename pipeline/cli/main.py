@@ -178,11 +178,10 @@ def list_runs(
     """List the runs, newest last."""
     if as_json:
         keys = ("run_id", "model", "status", "created_at", "scheduled", "parent")
-        print(json.dumps([{key: found.record.get(key) for key in keys} for found in runs.all_runs()], indent=2))
+        print(json.dumps([{key: record.get(key) for key in keys} for _, record in runs.recorded()], indent=2))
         return
     table = Table("run", "model", "status", "from", box=None, header_style="bold")
-    for found in runs.all_runs():
-        record = found.record
+    for found, record in runs.recorded():
         table.add_row(found.run_id, record["model"], _coloured(record["status"]), record["parent"] or "")
     console.print(table)
 

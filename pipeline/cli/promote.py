@@ -61,12 +61,22 @@ def _unanswered(current: Run, decided: dict[str, Any]) -> bool:
 
 
 def promoted(current: Run, reason: str | None = None, answer: Approval | None = None) -> dict[str, Any]:
-    """Carry out the decision on a run, whichever it is; promotion.json's content."""
+    """Carry out the decision on a run, whichever it is; promotion.json's content.
+
+    An answer is to a run as it stands now: `PromotionRefused` if another one comes first.
+    """
+    asked = current.record["status"]
     registry = runs.registry(current.record["model"], current.params)
     runs.bring_inputs(current, runs.PROMOTE)
-    promotion = carry_out(current.path, registry, reason=reason, answer=answer)
-    turned_down = runs.REJECTED if promotion["approval"] else runs.REFUSED
-    current.update(status=runs.PROMOTED if promotion["promoted"] else turned_down)
+    with runs.deciding(current):
+        if answer is not None and (found := current.record["status"]) != asked:
+            raise PromotionRefused(
+                f"The run {current.run_id} was {found} while this answer was given.",
+                fix="look at what was decided",
+            )
+        promotion = carry_out(current.path, registry, reason=reason, answer=answer)
+        turned_down = runs.REJECTED if promotion["approval"] else runs.REFUSED
+        current.update(status=runs.PROMOTED if promotion["promoted"] else turned_down)
     if promotion["promoted"]:
         mirroring.mirror(registry, current.record["model"], current.params)
     return promotion

@@ -13,6 +13,7 @@ from pipeline.cli.errors import clear_errors
 from pipeline.cli.text import shown
 from pipeline.errors import ModelError
 from pipeline.promotion.registry import LIVE, PREVIOUS
+from pipeline.runs import Run
 from pipeline.settings import load, params_file
 
 console = Console(highlight=False, soft_wrap=True)
@@ -23,13 +24,16 @@ def verify(
 ) -> None:
     """Check the files of the live and the previous version against their checksums, of one model or of all.
 
-    Exit status 65 if any is damaged or missing. The last line printed is JSON.
+    Exit status 65 if any is damaged or missing, 75 if a registry is empty that was not. The last line printed is JSON.
     """
     with clear_errors():
-        known = {run.record["model"] for run in runs.all_runs()} | {load(params_file()).promote.model}
+        models: dict[str, list[Run]] = {load(params_file()).promote.model: []}
+        for run, record in runs.recorded():
+            models.setdefault(record["model"], []).append(run)
         problems, checked = [], 0
-        for name in [model] if model else sorted(known):
+        for name in [model] if model else sorted(models):
             registry = runs.registry(name)
+            runs.require_known(registry, registry.pointer(), models.get(name, []))
             aliases = registry.aliases()
             for alias in (LIVE, PREVIOUS):
                 if (version := aliases[alias]) is None:

@@ -6,6 +6,7 @@ the same model, and can be continued after any interruption.
 
 from pipeline.runs.creation import create, interrupted
 from pipeline.runs.fingerprints import code_digest, fingerprint, nothing_new
+from pipeline.runs.registries import had_live, registry, registry_settings, require_known
 from pipeline.runs.repository import cache_alone, using_cache
 from pipeline.runs.reproduction import reproduce
 from pipeline.runs.run import (
@@ -22,13 +23,13 @@ from pipeline.runs.run import (
     Run,
     all_runs,
     decided,
+    deciding,
     driving,
     find,
     new_id,
     parent_of,
     publish,
-    registry,
-    registry_settings,
+    recorded,
     require_idle,
     safe_id,
     stage_names,
@@ -54,9 +55,11 @@ __all__ = [
     "code_digest",
     "create",
     "decided",
+    "deciding",
     "driving",
     "find",
     "fingerprint",
+    "had_live",
     "interrupted",
     "new_id",
     "newest_first",
@@ -64,10 +67,12 @@ __all__ = [
     "opened",
     "parent_of",
     "publish",
+    "recorded",
     "registry",
     "registry_settings",
     "reproduce",
     "require_idle",
+    "require_known",
     "safe_id",
     "share_releases",
     "stage_names",

@@ -18,18 +18,17 @@ from pipeline.backbones.registry import LIVE
 from pipeline.errors import SettingsError
 from pipeline.promotion.registry import MODEL, Live
 from pipeline.runs.fingerprints import CODE, code_digest
+from pipeline.runs.registries import registry, require_known, require_same
 from pipeline.runs.repository import repository, require_space
 from pipeline.runs.run import (
     INTERRUPTED,
-    PROMOTED,
     RUNNING,
     Run,
     alive,
-    all_runs,
     configure,
     fetch,
     parent_of,
-    registry,
+    recorded,
     safe_id,
     stage_names,
     workspaces,
@@ -47,11 +46,11 @@ _GRAPH = ("dvc.yaml", ".dvcignore")
 def interrupted(params: Mapping[str, Any]) -> Run | None:
     """The newest unscheduled run of the model, if it was cut off and params and code are the same."""
     model = params["promote"]["model"]
-    candidates = [run for run in all_runs() if run.record["model"] == model and not run.record["scheduled"]]
+    candidates = [pair for pair in recorded() if pair[1]["model"] == model and not pair[1]["scheduled"]]
     if not candidates:
         return None
-    last = candidates[-1]
-    cut_off = last.record["status"] in {RUNNING, INTERRUPTED} and not alive(last.record["owner"])
+    last, record = candidates[-1]
+    cut_off = record["status"] in {RUNNING, INTERRUPTED} and not alive(record["owner"])
     same = last.params == params and code_digest(last.path) == code_digest(code_root())
     return last if cut_off and same else None
 
@@ -99,9 +98,11 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
             shutil.copytree(code_root() / name, staged / name, ignore=shutil.ignore_patterns("__pycache__"))
         (staged / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
         _copy_schema(settings.validate_.schema_, staged / "schema.pbtxt")
-        live = _as_found_elsewhere(registry(model, params).live(), run, shared)
+        kept = registry(model, params)
+        live = _as_found_elsewhere(kept.live(), run, shared)
         if parent is not None and live.version is None:
-            _same_registry(parent, params)
+            require_same(parent, params)
+            require_known(kept, live, [parent])
         files.write_json(staged / "live.json", live.as_json())
         # Apart from live.json, so that a new live model makes nothing be trained again that does not start from it.
         warm = {"model": f"{live.path}/{MODEL}"} if settings.train.weights == LIVE and live.path else {}
@@ -198,19 +199,4 @@ def _same_source(parent: Run, params: Mapping[str, Any]) -> None:
         raise SettingsError(
             f"The model {model!r} has learned from {before} so far, the source now is {now}.",
             fix="name another model with --model NAME, or mix the two with --set ingest.allow_new_source=true",
-        )
-
-
-def _same_registry(parent: Run, params: Mapping[str, Any]) -> None:
-    """An empty registry makes a candidate the first model, which nothing live is compared with: not by a mistaken
-    place. Only the parent is asked, as its registry may be out of reach."""
-    model = params["promote"]["model"]
-    before, now = registry(model, parent.params).storage.base, registry(model, params).storage.base
-    had_live = parent.record["status"] == PROMOTED or files.read_json(parent.path / "live.json")["version"] is not None
-    if before != now and had_live:
-        location = (parent.params.get("registry") or {}).get("location") or "null"
-        raise SettingsError(
-            f"registry.location: the model {model!r} has been live in {before}, and {now} has no live version.",
-            fix=f"--set registry.location={location}, copy {before} to {now} first, or name another model with "
-            "--model NAME",
         )

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -122,15 +124,24 @@ def state_of(run: Path) -> State:
         return State({}, {}, record, "")
     cached = CachedOutputs.of(run)
     digests = {}
-    for path in sorted(run.rglob("*")):
-        name = path.relative_to(run).as_posix()
-        temporary = any(part.startswith(files.TEMPORARY_PREFIX) for part in Path(name).parts)
-        if temporary or _NOT_STATE & set(Path(name).parts) or name in {RECORD, PARAMS, LOCK} or not path.is_file():
-            continue
-        if name not in cached:
-            digests[name] = files.sha256(path)
-    lock = yaml.safe_load((run / LOCK).read_text())["stages"] if (run / LOCK).exists() else {}
-    return State(digests, lock, files.read_json(run / RECORD), (run / PARAMS).read_text())
+    for folder, folders, names in os.walk(run):  # other parts of the run may work in it: what goes away is passed over
+        below = Path(folder).relative_to(run)
+        folders[:] = [name for name in folders if _belongs(name) and (below / name).as_posix() not in cached]
+        for path in (below / name for name in names if _belongs(name)):
+            wanted = path.as_posix() not in {RECORD, PARAMS, LOCK} and path.as_posix() not in cached
+            with contextlib.suppress(FileNotFoundError):
+                if wanted and (run / path).is_file():
+                    digests[path.as_posix()] = files.sha256(run / path)
+    return State(digests, _lock_of(run), files.read_json(run / RECORD), (run / PARAMS).read_text())
+
+
+def _belongs(name: str) -> bool:
+    return not name.startswith(files.TEMPORARY_PREFIX) and name not in _NOT_STATE
+
+
+def _lock_of(run: Path) -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load((run / LOCK).read_text())["stages"] if (run / LOCK).exists() else {}
+    return stages
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,7 @@ class Workspaces:
                     _, base = self._synced(run) or (0, EMPTY)
                     mine = files.read_json(path / RECORD) if (path / RECORD).exists() else {}
                     files.write_json(path / RECORD, merged(base.record, mine, state.record, mine_first=False))
+                    files.write_text(self._listed(run), str(newest[run]))
                 else:
                     path.mkdir(parents=True, exist_ok=True)
                     files.write_text(path / PARAMS, state.params)
@@ -295,16 +307,25 @@ class Workspaces:
         for name in mine.files.keys() - target.files.keys():
             (run / name).unlink(missing_ok=True)
         if target.lock != mine.lock:
-            content = {"schema": "2.0", "stages": dict(target.lock)}
-            files.write_text(run / LOCK, yaml.safe_dump(content, sort_keys=False))
+            with _dvc_at_rest(run):  # another part may have ended here since `mine` was read
+                stages = merged(mine.lock, _lock_of(run), target.lock, mine_first=True)
+                content = {"schema": "2.0", "stages": stages}
+                files.write_text(run / LOCK, yaml.safe_dump(content, sort_keys=False))
         if target.params != mine.params:
             files.write_text(run / PARAMS, target.params)
         if target.record != mine.record:
-            files.write_json(run / RECORD, dict(target.record))
+            now = files.read_json(run / RECORD) if (run / RECORD).exists() else {}
+            files.write_json(run / RECORD, merged(mine.record, now, target.record, mine_first=True))
 
     def _seen(self, run: str) -> int:
-        path = self.folder / _SYNCED / f"{run}.json"
-        return int(path.read_bytes().partition(b"\n")[0]) if path.exists() and (self.folder / run).exists() else 0
+        """The newest state whose record is here."""
+        if not (self.folder / run).exists():
+            return 0
+        known = (self.folder / _SYNCED / f"{run}.json", self._listed(run))
+        return max((int(path.read_bytes().partition(b"\n")[0]) for path in known if path.exists()), default=0)
+
+    def _listed(self, run: str) -> Path:
+        return self.folder / _SYNCED / f"{run}.listed"
 
     def _synced(self, run: str) -> tuple[int, State] | None:
         """The number and the state at which this machine and the bucket were last the same."""
@@ -327,9 +348,21 @@ class Workspaces:
             yield
 
 
+@functools.cache  # and with it a client, which takes 0.1 s to make
 def workspaces(location: str, folder: Path) -> Workspaces:
     """`location`: s3://bucket/prefix; `folder`: of the run directories. Touches nothing yet."""
     return Workspaces(location, remote(location), folder)
+
+
+@contextlib.contextmanager
+def _dvc_at_rest(run: Path) -> Iterator[None]:
+    """DVC holds its lock while it writes dvc.lock, not while a stage runs."""
+    from dvc.lock import make_lock
+
+    path = run / ".dvc/tmp/lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with make_lock(str(path), wait=True):
+        yield
 
 
 def _name(run: str, generation: int) -> str:

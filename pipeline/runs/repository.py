@@ -74,7 +74,12 @@ def repository(path: Path) -> Iterator[Any]:
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # "Running stage …", "Updating lock file …": we say it ourselves
     try:
-        with using_cache(), Repo(str(path), config=_dvc_remote()) as repo, contextlib.chdir(path):
+        # Parts of one run that end together wait for each other: after three seconds DVC would give a training up.
+        with (
+            using_cache(),
+            Repo(str(path), config=_dvc_remote(), _wait_for_lock=True) as repo,
+            contextlib.chdir(path),
+        ):
             yield repo
     except (LockError, RWLockFileCorruptedError) as error:
         raise TransientError(

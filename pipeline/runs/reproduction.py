@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import psutil
@@ -46,13 +45,21 @@ def reproduce(run: Run, target: str, *, force: bool = False) -> bool:
 def stop_stale(run: Run, target: str) -> None:
     """End processes of this stage that outlived the command that started them, so that two never write at once."""
     name, _, part = target.partition("@")
+    folder = str(run.path.resolve())  # as the system names it
     for process in psutil.process_iter(["cmdline", "cwd"]):
         command = process.info["cmdline"] or []
         mine = f"components.{name}" in command and (not part or part in command)
-        if mine and process.info["cwd"] == str(run.path):
-            with contextlib.suppress(psutil.NoSuchProcess):
+        if mine and process.info["cwd"] == folder:
+            try:
                 process.kill()
                 process.wait(10)
+            except psutil.NoSuchProcess:
+                continue
+            except (psutil.TimeoutExpired, psutil.AccessDenied) as error:
+                raise TransientError(
+                    f"Process {process.pid} of an earlier attempt at {target} cannot be ended ({error}).",
+                    fix="end it, then run again",
+                ) from None
 
 
 def _done(run: Run, target: str) -> Path:

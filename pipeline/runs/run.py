@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,9 +16,7 @@ import yaml
 
 from pipeline import files
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
-from pipeline.promotion.opening import open_registry
-from pipeline.promotion.registry import Registry
-from pipeline.settings import params_file, read_params, refit_home, remote_location
+from pipeline.settings import refit_home, remote_location
 from pipeline.stage import record_failure
 
 if TYPE_CHECKING:
@@ -128,15 +127,23 @@ def fetch(run: Run, shared: Workspaces) -> bool:
 
 def all_runs() -> list[Run]:
     """Oldest first. Of those that other machines have made, only record and params need be here: `find` has all."""
+    return [run for run, _ in recorded()]
+
+
+def recorded() -> list[tuple[Run, dict[str, Any]]]:
+    """`all_runs` with what their records are now: `refit gc` may remove a run before it is looked at once more."""
     if (shared := workspaces()) is not None:
         shared.refresh()
-    found = [Run(path.parent) for path in (refit_home() / "runs").glob("[!.]*/run.json")]
-    return sorted(found, key=lambda run: (run.record["created_at"], run.run_id))
+    found = []
+    for path in (refit_home() / "runs").glob("[!.]*/run.json"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((Run(path.parent), files.read_json(path)))
+    return sorted(found, key=lambda pair: (pair[1]["created_at"], pair[0].run_id))
 
 
 def parent_of(model: str) -> Run | None:
     """The last run of this model that ended as it should."""
-    bases = [run for run in all_runs() if run.record["status"] in BASES and run.record["model"] == model]
+    bases = [run for run, record in recorded() if record["status"] in BASES and record["model"] == model]
     return bases[-1] if bases else None
 
 
@@ -145,26 +152,6 @@ def decided(run: Run) -> Run:
     while run.record["status"] == NOTHING_NEW:
         run = find(run.record["parent"])
     return run
-
-
-def registry(model: str, params: Mapping[str, Any] | None = None) -> Registry:
-    """The registry of a model, where `params` (a run's own) or else `registry_settings` says.
-
-    Raises `SettingsError` if the location is of no known kind.
-    """
-    # Runs made by earlier versions have no such section.
-    section = registry_settings(model) if params is None else params.get("registry") or {}
-    return open_registry(section.get("location"), model)
-
-
-def registry_settings(model: str) -> Mapping[str, Any]:
-    """The section `registry` for commands that belong to no run: that of params.yaml, and for what is null there, that
-    of the model's newest run. So a rollback finds the models of runs whose location was given with --set.
-    """
-    section: dict[str, Any] = read_params(params_file()).get("registry") or {}
-    own = [run for run in all_runs() if run.record["model"] == model]
-    newest = own[-1].params.get("registry") if own else None
-    return {key: value if value is not None else (newest or {}).get(key) for key, value in section.items()}
 
 
 def alive(owner: Mapping[str, Any] | None) -> bool:
@@ -183,6 +170,17 @@ def require_idle(run: Run) -> None:
         raise TransientError(
             f"The run {run.run_id} is being worked on by process {run.record['owner']['pid']}.", fix="wait for it"
         )
+
+
+@contextlib.contextmanager
+def deciding(run: Run) -> Iterator[None]:
+    """Of this machine's processes, one at a time acts on the decision on a run."""
+    path = run.path / ".dvc/tmp/deciding.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ from pipeline import files
 from pipeline.dataset import store
 from pipeline.ingestion import releases
 from pipeline.runs.fingerprints import CODE
+from pipeline.runs.registries import registry
 from pipeline.runs.repository import repository
-from pipeline.runs.run import PROMOTE, Run, all_runs, find, registry, stage_of, workspaces
+from pipeline.runs.run import PROMOTE, Run, find, recorded, stage_of, workspaces
 
 _PROMOTED = ("models/final", "data/assignment.parquet", "data/manifest", "data/features")
 _TABLES = (
@@ -40,8 +41,8 @@ def opened(run_id: str, wanted: Collection[str] = _TABLES) -> Run:
 
 def newest_first(model: str | None) -> Iterator[Run]:
     """Runs of a model (None: of all) with their tables, one after the other as they are asked for."""
-    for run in reversed(all_runs()):
-        if model in (None, run.record["model"]):
+    for run, record in reversed(recorded()):
+        if model in (None, record["model"]):
             yield run if workspaces() is None else opened(run.run_id)
 
 

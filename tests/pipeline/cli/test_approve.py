@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 from pipeline import files, runs
 from pipeline.cli import main
 from pipeline.cli.main import app
+from pipeline.promotion.registry import Registry
 from pipeline.settings import code_root
 from tests.pipeline.promotion.finished_run import finished_run
 
@@ -195,6 +198,27 @@ def waiting(refit_home: Path) -> Path:
     run = finished_run(refit_home / "runs" / "r1", decision=ASKS)
     runs.Run(run).update(status=runs.WAITING)
     return run
+
+
+def test_of_two_answers_at_once_the_second_is_told(waiting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody rejects it while the approved model is being published."""
+    command = [Path(sys.executable).with_name("refit"), "approve", "r1", "--reject", "--reason", "Too few nights"]
+    started: list[subprocess.Popen[str]] = []
+    publish = Registry.publish
+
+    def slow(self: Registry, content: Any) -> int:
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        with pytest.raises(subprocess.TimeoutExpired):
+            started[0].wait(3)  # it waits for us
+        return publish(self, content)
+
+    monkeypatch.setattr(Registry, "publish", slow)
+    assert CliRunner().invoke(app, ["approve", "r1", "--reason", "Looks good"]).exit_code == 0
+    _, said = started[0].communicate(timeout=60)
+    assert started[0].returncode == 65
+    assert "was promoted while this answer was given" in said
+    registry = runs.registry("classifier")
+    assert (len(registry.history()), registry.rejections()) == (1, [])
 
 
 def test_a_run_without_a_scheduler_is_promoted_here(waiting: Path, approve: Callable[..., Result]) -> None:

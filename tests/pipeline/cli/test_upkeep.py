@@ -138,6 +138,16 @@ def test_versions_keep_their_runs_and_objects(refit: Refit, refit_home: Path, tm
     assert registry.versions() == [version]
 
 
+def test_nothing_is_removed_or_found_whole_beside_a_registry_that_was_emptied(refit: Refit, tmp_path: Path) -> None:
+    ingest("1", runs.PROMOTED)
+    ingested = sorted(run.path for run in runs.all_runs())
+    for command in (("gc", "--keep", "1"), ("models", "verify")):
+        done = refit(*command)
+        assert done.exit_code == 75
+        assert "is empty, though runs here say that a model has been live there" in done.stderr
+    assert sorted(run.path for run in runs.all_runs()) == ingested
+
+
 def damage(registry: Registry, version: int) -> None:
     model = Path(registry.uri(version)) / "model.keras"
     model.chmod(0o644)

@@ -95,6 +95,8 @@ def test_a_model_that_was_live_elsewhere_is_not_taken_for_a_first_one(
     if status != runs.PROMOTED:
         go_live(runs.registry("classifier", there), tmp_path, "a")
     _ended(runs.create("r1", there), status)
+    if status == runs.PROMOTED:
+        go_live(runs.registry("classifier", there), tmp_path, "a")
 
     with pytest.raises(SettingsError, match=r"has been live in .* Fix: --set registry\.location=") as raised:
         runs.create("r2", params(source, None))
@@ -106,6 +108,26 @@ def test_a_model_that_was_live_elsewhere_is_not_taken_for_a_first_one(
     shutil.rmtree(refit_home / "registry", ignore_errors=True)
     go_live(runs.registry("classifier", params(source, None)), tmp_path, "a")
     assert files.read_json(runs.create("r5", params(source, None)).path / "live.json")["version"] == 1, "it was copied"
+
+
+@pytest.mark.usefixtures("nothing_checked_out")
+@pytest.mark.parametrize("status", [runs.PROMOTED, runs.REFUSED])
+def test_a_share_that_is_not_mounted_is_no_empty_registry(source: Path, tmp_path: Path, status: str) -> None:
+    share, elsewhere = tmp_path / "share", tmp_path / "elsewhere"
+    share.mkdir()
+    settings = params(source, str(share))
+    first = runs.create("r1", settings)
+    go_live(runs.registry("classifier", settings), tmp_path, "a")
+    _ended(first if status == runs.PROMOTED else runs.create("r2", settings), status)
+    share.rename(elsewhere)
+    share.mkdir()  # where it is mounted, as it is after the machine has started
+
+    with pytest.raises(TransientError, match=r"is empty, though runs here say .* Fix: mount or restore it"):
+        runs.create("r3", settings)
+
+    share.rmdir()
+    elsewhere.rename(share)
+    assert files.read_json(runs.create("r3", settings).path / "live.json")["version"] == 1
 
 
 @pytest.mark.usefixtures("nothing_checked_out")

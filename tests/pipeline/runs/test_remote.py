@@ -116,7 +116,7 @@ def test_machines_take_turns(machine: Callable[[str], Path], source: Path) -> No
     assert str(b) in (run.path / ".dvc/config").read_text()
     assert runs.reproduce(run, "ingest")
     runs.nothing_new(run)
-    run.update(status=runs.PROMOTED)
+    run.update(status=runs.REFUSED)
     runs.publish(run)
 
     machine("a")
@@ -142,7 +142,7 @@ def test_machines_take_turns(machine: Callable[[str], Path], source: Path) -> No
 
     machine("a")
     assert {found.run_id: found.record["status"] for found in runs.all_runs()} == {
-        "1": runs.PROMOTED,
+        "1": runs.REFUSED,
         "2": runs.NOTHING_NEW,
     }
 
@@ -207,6 +207,79 @@ def test_two_parts_in_one_directory_keep_each_other_s_results(machine: Callable[
     assert set(newest_state("1").lock) == {"train@fold-0"}
 
 
+def test_a_part_that_ends_while_another_hands_its_results_on_is_not_lost(
+    machine: Callable[[str], Path], source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two parts in one directory; a third machine has published, so that what this one hands on is merged."""
+
+    def lock(run: runs.Run, *parts: str) -> None:
+        stages = {f"train@{part}": {"cmd": part} for part in parts}
+        files.write_text(run.path / "dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+    machine("b")
+    theirs = start("1", source)
+    machine("a")
+    run = runs.find("1")
+    machine("b")
+    lock(theirs, "fold-2")
+    runs.publish(theirs)
+    machine("a")
+    lock(run, "fold-0")
+    read = remote.Workspaces._read
+
+    def fold_1_ends(*arguments: Any) -> State:
+        lock(run, "fold-0", "fold-1")
+        return read(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote.Workspaces, "_read", fold_1_ends)
+        runs.publish(run)
+    runs.publish(run)
+    assert set(newest_state("1").lock) == {"train@fold-0", "train@fold-1", "train@fold-2"}
+
+
+def test_a_state_is_read_while_other_parts_replace_their_outputs(machine: Callable[[str], Path], source: Path) -> None:
+    machine("a")
+    run = start("1", source)
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            for name in ("models/final", "reports/validation"):
+                with files.replacing_directory(run.path / name) as folder:
+                    (folder / "inner").mkdir()
+                    (folder / "inner/file").write_text("x")
+
+    other = threading.Thread(target=churn)
+    other.start()
+    try:
+        found = [remote.state_of(run.path).files for _ in range(60)]
+    finally:
+        over.set()
+        other.join()
+    assert not {name for names in found for name in names if name.startswith("models/") or ".tmp-" in name}
+    assert all("dvc.yaml" in names for names in found)
+
+
+def test_what_is_known_of_other_machines_runs_is_not_asked_for_again(
+    machine: Callable[[str], Path], source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("b")
+    theirs = start("1", source)
+    machine("a")
+    assert (runs.find("1").path / "dvc.yaml").exists()
+    machine("b")
+    theirs.update(status=runs.REFUSED)
+    runs.publish(theirs)
+    machine("a")
+    asked = []
+    read = remote.Workspaces._read
+    monkeypatch.setattr(remote.Workspaces, "_read", lambda *given: asked.append(given[1:]) or read(*given))
+    for _ in range(3):
+        assert [run.record["status"] for run in runs.all_runs()] == [runs.REFUSED]
+    assert asked == [("1", 2)]
+
+
 def test_what_people_release_from_quarantine_holds_on_every_machine(
     machine: Callable[[str], Path], tmp_path: Path, bucket: str
 ) -> None:
@@ -240,7 +313,7 @@ def test_a_store_without_what_a_run_names_is_no_fresh_start(
     machine("a")
     run = start("1", source)
     runs.reproduce(run, "ingest")
-    run.update(status=runs.PROMOTED)
+    run.update(status=runs.REFUSED)
     runs.publish(run)
     s3 = boto3.client("s3")
     kept = s3.list_objects_v2(Bucket=bucket, Prefix="refit/cache/files/")["Contents"]

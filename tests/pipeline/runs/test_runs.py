@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +19,9 @@ import psutil
 import pytest
 import yaml
 
-from pipeline import files, runs
+from pipeline import files, retention, runs
 from pipeline.errors import RefitError, SettingsError, TransientError
+from pipeline.runs.reproduction import stop_stale
 from pipeline.settings import code_root, read_params, with_overrides
 
 MakeParams = Callable[..., dict[str, Any]]
@@ -41,7 +44,7 @@ def params(source: Path) -> MakeParams:
 
 def decided(run: runs.Run) -> runs.Run:
     """As if the run had gone through all stages."""
-    run.update(status=runs.PROMOTED)
+    run.update(status=runs.REFUSED)
     return run
 
 
@@ -254,6 +257,33 @@ def test_a_stage_that_outlived_its_killed_command_is_ended_first(asleep: tuple[r
     assert runs.reproduce(run, "ingest")
     assert not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
     assert (run.path / "data/manifest/0001.parquet").exists()
+
+
+def test_a_process_is_found_under_a_home_that_is_a_link(refit_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "real/runs/1").mkdir(parents=True)
+    refit_home.symlink_to(tmp_path / "real")
+    run = runs.Run(refit_home / "runs/1")
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "components.ingest"], cwd=run.path)
+    try:
+        stop_stale(run, "ingest")
+        assert not psutil.pid_exists(left.pid)
+    finally:
+        left.kill()
+        left.wait()
+
+
+def test_runs_that_are_removed_meanwhile_are_not_listed(refit_home: Path) -> None:
+    for number in range(80):
+        record = {"run_id": f"{number:02}", "model": "pets", "status": runs.REFUSED, "parent": None}
+        files.write_json(refit_home / f"runs/{number:02}/run.json", {**record, "created_at": f"{number:02}"})
+    remover = threading.Thread(target=retention.remove_runs, args=(runs.all_runs(), {"79"}))
+    remover.start()
+    found = []
+    while remover.is_alive():
+        found.append(runs.parent_of("pets"))
+    remover.join()
+    assert {run and run.run_id for run in found} <= {"79"}
+    assert [run.run_id for run in runs.all_runs()] == ["79"]
 
 
 @pytest.mark.parametrize(

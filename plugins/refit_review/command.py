@@ -23,8 +23,9 @@ class Unavailable(Exception):
 
 
 def forget() -> None:
-    with _lock:
-        _answers.clear()
+    """Waits for nobody: what is being asked meanwhile ends in the table that is thrown away here."""
+    global _answers
+    _answers = {}
 
 
 def ask(*arguments: str) -> Any:
@@ -32,13 +33,14 @@ def ask(*arguments: str) -> Any:
     if not _lock.acquire(timeout=_QUEUE):
         raise Unavailable("The registry is slow, and somebody else is asking it. Try again in a minute.")
     try:
-        known = _answers.get(arguments)
+        answers = _answers
+        known = answers.get(arguments)
         if known is not None and time.monotonic() - known[0] < _FRESH:
             return known[1]
         found = _run(arguments)
-        for key in [key for key, (asked, _) in _answers.items() if time.monotonic() - asked > _FRESH]:
-            del _answers[key]
-        _answers[arguments] = (time.monotonic(), found)
+        for key in [key for key, (asked, _) in answers.items() if time.monotonic() - asked > _FRESH]:
+            del answers[key]
+        answers[arguments] = (time.monotonic(), found)
         return found
     finally:
         _lock.release()

@@ -144,9 +144,16 @@ def test_pages_of_a_run_are_offered_as_far_as_they_are_there(browse: Browse, run
         ("/refit/dags/watch/report", "makes no reports"),
         ("/refit/dags/watch/runs/other/report", "makes no reports"),
         (f"{RUN}/report?show=passwords", "no such page"),
+        *[
+            (f"/refit/dags/retrain/runs/begun/report?show={show}", "has no report yet")
+            for show in ("report", "data", "rows", "rows-1", "card")
+        ],
+        ("/refit/dags/retrain/runs/begun/report?show=passwords", "no such page"),
+        ("/refit/dags/retrain/runs/begun/card", "no model card"),
     ],
 )
 def test_what_is_not_there_is_said(name: str, says: str, browse: Browse, run: Path) -> None:
+    (run.parent / "begun").mkdir()
     answer = browse("viewer").get(name)
     assert (answer.status_code, says in answer.text) == (404, True), answer.text
 

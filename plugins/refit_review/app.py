@@ -82,9 +82,13 @@ def file(dag_id: str, run_id: str, name: str) -> Response:
 
 def card_of_run(dag_id: str, run_id: str) -> Response:
     _require_retrain(dag_id)
-    path = _run(run_id).file(places.CARD)
+    run = _run(run_id)
+    if not run.has_trained:
+        raise HTTPException(404, "This run has no model card yet. It is written when the final model is trained.")
+    problem = _brought(remote.bring_card, run.run_id)
+    path = run.file(places.CARD)
     if path is None:
-        raise HTTPException(404, "This run has no model card. It is written when the final model is trained.")
+        raise HTTPException(404, problem or "This run has no model card any more.")
     return pages.markdown(path.read_text(errors="replace"))
 
 
@@ -169,7 +173,7 @@ def _shell(run: places.Run, show: str, *, others: bool) -> Response:
     if run.version is not None:  # complete, with the figures and the decision
         model = quote(str(run.record.get("model")), "")
         views["card"] = ("Model card", f"{base()}{PREFIX}/models/{model}/versions/{run.version}/card")
-    elif run.file(places.CARD):
+    elif run.has_trained and (remote.is_set() or run.file(places.CARD)):
         views["card"] = ("Model card", f"{own}/card")
     if not views:
         raise HTTPException(404, f"The run {run.run_id} has no report yet. It appears when the run has started.")

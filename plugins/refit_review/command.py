@@ -14,7 +14,7 @@ REFIT = Path(sys.executable).with_name("refit")  # of this environment, as the t
 _PATIENCE = 30  # seconds for the command
 _QUEUE = 5  # seconds for all others who ask meanwhile, lest they take all of the server's threads
 _FRESH = 3.0  # seconds for which an answer is given again: a page that many open is asked for once
-_answers: dict[tuple[str, ...], tuple[float, Any]] = {}
+_answers: dict[tuple[str, ...], tuple[float, str]] = {}
 _lock = threading.Lock()
 
 
@@ -30,6 +30,14 @@ def forget() -> None:
 
 def ask(*arguments: str) -> Any:
     """The JSON that `refit` prints. Raises `Unavailable`."""
+    try:
+        return json.loads(text(*arguments))
+    except ValueError:
+        raise Unavailable("The command refit gave no JSON; are Refit and its plugin of one version?") from None
+
+
+def text(*arguments: str) -> str:
+    """What `refit` prints. Raises `Unavailable`."""
     if not _lock.acquire(timeout=_QUEUE):
         raise Unavailable("The registry is slow, and somebody else is asking it. Try again in a minute.")
     try:
@@ -46,7 +54,7 @@ def ask(*arguments: str) -> Any:
         _lock.release()
 
 
-def _run(arguments: tuple[str, ...]) -> Any:
+def _run(arguments: tuple[str, ...]) -> str:
     try:
         done = subprocess.run(
             [str(REFIT), *arguments],
@@ -64,7 +72,4 @@ def _run(arguments: tuple[str, ...]) -> Any:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         raise Unavailable(lines[-1].removeprefix("error: ") if lines else "The registry could not be read.")
-    try:
-        return json.loads(done.stdout)
-    except ValueError:
-        raise Unavailable("The command refit gave no JSON; are Refit and its plugin of one version?") from None
+    return done.stdout

@@ -11,8 +11,9 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import runs
+from pipeline import files, runs
 from pipeline.cli.main import app as refit_app
+from pipeline.stage import DONE
 from tests.pipeline.promotion.finished_run import finished_run
 from tests.plugins.test_routes import refit  # noqa: F401 - autouse
 
@@ -85,7 +86,9 @@ def test_rejections_are_no_moves(registry: None) -> None:
 
 
 def test_a_promoted_run_shows_the_complete_card(browse: Browse, registry: None, refit_home: Path) -> None:
-    (refit_home / "runs/r2/report.html").write_text("<!doctype html>")
+    for run in ("r2", "r4"):
+        (refit_home / "runs" / run / "report.html").write_text("<!doctype html>")
+        files.write_text(refit_home / "runs" / run / DONE / "train@final", "")
     client = browse("viewer")
     card = "/refit/models/classifier/versions/2/card"
     assert f'src="{card}"' in client.get("/refit/dags/retrain/runs/r2/report?show=card").text
@@ -137,5 +140,5 @@ def test_what_is_forgotten_while_it_is_asked_is_asked_again(monkeypatch: pytest.
         return answer
 
     monkeypatch.setattr(asked, "_run", run)
-    assert [asked.ask("models") for _ in range(3)] == ["before", "after", "after"]
+    assert [asked.text("models") for _ in range(3)] == ["before", "after", "after"]
     assert waiting == [False], "to forget takes a thread for as long as the registry is slow"

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from pipeline import runs
+from pipeline.stage import DONE
 
 Browse = Callable[..., httpx.Client]
 
@@ -134,6 +135,15 @@ def test_pages_of_a_run_are_offered_as_far_as_they_are_there(browse: Browse, run
     assert ">Report<" in text
     assert ">Model card<" not in text
     assert "This run has no model card, or not yet." in text
+    assert client.get(f"{RUN}/card").status_code == 404
+
+
+def test_the_card_of_the_run_before_is_not_shown_as_this_one_s(browse: Browse, run: Path) -> None:
+    """A run begins with the outputs of the last good one, the final model among them."""
+    (run / DONE / "train@final").unlink()
+    client = browse("viewer")
+    assert (run / "models/final/card.md").exists()
+    assert "This run has no model card, or not yet." in client.get(f"{RUN}/report?show=card").text
     assert client.get(f"{RUN}/card").status_code == 404
 
 

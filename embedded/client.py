@@ -22,7 +22,7 @@ class ApiError(Exception):
 class TaskInstance:
     task_id: str
     map_index: int  # -1 unless mapped
-    label: str  # of a mapped instance, such as fold-0; empty otherwise
+    label: str  # of a mapped instance, such as fold-0, or #1 until it has a name; empty otherwise
     state: str  # "" before the scheduler looked at it
     try_number: int
     start: datetime | None
@@ -135,11 +135,13 @@ def _checked(answer: httpx.Response) -> Any:
 
 
 def _task_instance(item: dict[str, Any]) -> TaskInstance:
-    mapped = item["map_index"] >= 0
+    label, index = item["rendered_map_index"] or "", item["map_index"]
+    if index >= 0 and label in {"", str(index)}:  # Airflow knows its name once it has begun
+        label = f"#{index + 1}"
     return TaskInstance(
         task_id=item["task_id"],
-        map_index=item["map_index"],
-        label=str(item["rendered_map_index"] or item["map_index"]) if mapped else "",
+        map_index=index,
+        label=label,
         state=item["state"] or "",
         try_number=item["try_number"],
         start=_time(item["start_date"]),

@@ -41,9 +41,9 @@ def approve(
     url: Annotated[
         str | None, typer.Option(envvar=airflow_api.URL, help="Airflow's address. Without it: the one of $REFIT_HOME.")
     ] = None,
-    user: Annotated[str | None, typer.Option(envvar=airflow_api.USER, help="Who answers.")] = None,
+    user: Annotated[str | None, typer.Option(help=f"Who answers; or {airflow_api.USER}.")] = None,
     password_file: Annotated[
-        Path | None, typer.Option(envvar=airflow_api.PASSWORD_FILE, help="File with the user's password.")
+        Path | None, typer.Option(help=f"File with the user's password; or {airflow_api.PASSWORD_FILE}.")
     ] = None,
     token_file: Annotated[
         Path | None, typer.Option(help=f"File with a token of Airflow's; or the token itself in {airflow_api.TOKEN}.")
@@ -53,6 +53,9 @@ def approve(
 
     A run that Airflow drives is answered there, and its next task promotes or records the rejection; a run of
     `refit run` is promoted here and now.
+
+    The first login that is given counts: --token-file, then --user and --password-file, then the environment's, its
+    token first. Secrets of the environment are for an Airflow that is named, never for the one of $REFIT_HOME.
     """
     with clear_errors():
         answer = approval.own(reason, approved=not reject)
@@ -60,7 +63,7 @@ def approve(
         if current is not None and not current.record["scheduled"]:
             _carry_out(current, answer)
             return
-        airflow = _airflow(url, Login(os.environ.get(airflow_api.TOKEN) or _content(token_file), user, password_file))
+        airflow = _airflow(url, _login(token_file, user, password_file, os.environ if url is not None else {}))
         waiting = _waiting(airflow, run_id, current)
         time.sleep(_too_early(waiting))
         option = REJECT if reject else APPROVE
@@ -88,6 +91,16 @@ def _carry_out(current: Run, answer: approval.Approval) -> None:
     build_report(current.path)
     runs.publish(current)
     say_outcome(current, promotion)
+
+
+def _login(token_file: Path | None, user: str | None, password_file: Path | None, secrets: Mapping[str, str]) -> Login:
+    """What was typed, else what the environment holds: the audit log names whose login it is."""
+    if token_file is not None:
+        return Login(_content(token_file))
+    if user is None and password_file is None and (token := secrets.get(airflow_api.TOKEN)):
+        return Login(token)
+    file = password_file or secrets.get(airflow_api.PASSWORD_FILE)
+    return Login(None, user or os.environ.get(airflow_api.USER), Path(file) if file else None)
 
 
 def _airflow(url: str | None, login: Login) -> Airflow:
@@ -147,9 +160,7 @@ def _not_waiting(run_id: str, current: Run | None) -> PromotionRefused:
     return PromotionRefused(f"The run {run_id} does not wait for approval{status}.", fix="`refit runs` lists the runs")
 
 
-def _content(path: Path | None) -> str | None:
-    if path is None:
-        return None
+def _content(path: Path) -> str:
     try:
         return path.read_text().strip()
     except OSError as error:

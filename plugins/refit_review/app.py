@@ -16,7 +16,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import GetUserDep, get_user, requires_access_dag
 from airflow.configuration import conf
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from refit_review import chart, command, pages, places, registry, remote
@@ -25,6 +25,13 @@ PREFIX = "/refit"
 RETRAIN, ROLLBACK = "retrain", "rollback"  # DAGs
 LISTED = 30  # runs
 STATIC = {"shell.css": "text/css", "shell.js": "text/javascript", "models.js": "text/javascript"}
+VIEWS = {
+    "report": "report",
+    "data": "data validation",
+    "rows": "Data Docs",
+    "rows-1": "Data Docs of its rules",
+    "card": "model card",
+}
 METRICS = {"balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy"}
 
 _may_read = Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=RETRAIN))
@@ -75,16 +82,23 @@ def file(dag_id: str, run_id: str, name: str) -> Response:
 
 def card_of_run(dag_id: str, run_id: str) -> Response:
     _require_retrain(dag_id)
-    path = _run(run_id).file(places.CARD)
+    run = _run(run_id)
+    if not run.has_trained:
+        raise HTTPException(404, "This run has no model card yet. It is written when the final model is trained.")
+    problem = _brought(remote.bring_card, run.run_id)
+    path = run.file(places.CARD)
     if path is None:
-        raise HTTPException(404, "This run has no model card. It is written when the final model is trained.")
+        raise HTTPException(404, problem or "This run has no model card any more.")
     return pages.markdown(path.read_text(errors="replace"))
 
 
 def models(user: GetUserDep, model: str | None = None, fresh: bool = False) -> Response:
-    """`fresh`: after a rollback, of which an answer that is seconds old knows nothing."""
+    """`fresh`: after a rollback, of which an answer that is seconds old knows nothing. It leads to the address without
+    it, lest every reload asks anew."""
     if fresh:
         command.forget()
+        query = f"?model={quote(model, '')}" if model is not None else ""
+        return RedirectResponse(f"{base()}{PREFIX}/models{query}", 303)
     _brought(remote.bring_list)
     known = registry.names()
     if not known:
@@ -145,6 +159,8 @@ def base() -> str:
 
 
 def _shell(run: places.Run, show: str, *, others: bool) -> Response:
+    if show not in VIEWS:
+        raise HTTPException(404, "There is no such page.")
     own = f"{base()}{PREFIX}/dags/{RETRAIN}/runs/{quote(run.run_id, '')}"
     views = {}
     if run.page(places.REPORT):
@@ -157,17 +173,13 @@ def _shell(run: places.Run, show: str, *, others: bool) -> Response:
     if run.version is not None:  # complete, with the figures and the decision
         model = quote(str(run.record.get("model")), "")
         views["card"] = ("Model card", f"{base()}{PREFIX}/models/{model}/versions/{run.version}/card")
-    elif run.file(places.CARD):
+    elif run.has_trained and (remote.is_set() or run.file(places.CARD)):
         views["card"] = ("Model card", f"{own}/card")
+    if not views:
+        raise HTTPException(404, f"The run {run.run_id} has no report yet. It appears when the run has started.")
+    note = None
     if show not in views:
-        if show == "report" and not views:
-            raise HTTPException(404, f"The run {run.run_id} has no report yet. It appears when the run has started.")
-        if show not in {"report", "data", "rows", "card"}:
-            raise HTTPException(404, "There is no such page.")
-        missing = {"report": "report", "data": "data validation", "rows": "Data Docs", "card": "model card"}[show]
-        note, show = f"This run has no {missing}, or not yet.", next(iter(views))
-    else:
-        note = None
+        note, show = f"This run has no {VIEWS[show]}, or not yet.", next(iter(views))
     listed = [other for _, other in zip(range(LISTED), places.newest(), strict=False)] if others else []
     return pages.page(
         "run.html.j2", base=base(), run=run, views=views, show=show, note=note, listed=listed, dag=RETRAIN

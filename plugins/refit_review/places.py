@@ -17,6 +17,7 @@ REPORT = "report.html"
 VALIDATION = "reports/validation/index.html"
 DATA_DOCS = "reports/validation/data_docs"
 CARD = "models/final/card.md"
+_TRAINED = "done/train@final"  # of `refit`
 # Pages, self-contained all of them, and the two texts that the page of the validation leads to.
 _HTML = re.compile(rf"{re.escape(REPORT)}|reports/validation/index\.html|{DATA_DOCS}/[^\\\0]+\.html")
 _TEXT = re.compile(r"reports/validation/(anomalies\.pbtxt|verdict\.json)")
@@ -53,6 +54,11 @@ class Run:
             return None
         path = self.file(name)
         return None if path is None else (path, kind)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether the final model is the run's own. Each begins with that of the run before, its card included."""
+        return self.file(_TRAINED) is not None
 
     @property
     def version(self) -> int | None:

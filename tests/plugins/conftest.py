@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 import tests.dags.conftest  # noqa: F401 - gives Airflow a home before anything imports it
+from pipeline.stage import DONE
 from tests.pipeline.promotion.finished_run import finished_run
 
 with warnings.catch_warnings():
@@ -82,6 +83,7 @@ def run(refit_home: Path) -> Path:
     """A run that was decided on and has pages."""
     folder = finished_run(refit_home / "runs" / "manual__2026-03-01T02_15_00_00_00")
     for name, text in {
+        f"{DONE}/train@final": "",
         "report.html": "<!doctype html><title>The report</title>",
         "reports/validation/index.html": "<!doctype html><title>The data</title>",
         "reports/validation/verdict.json": "{}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import runs
+from pipeline import files, runs
 from pipeline.cli.main import app as refit_app
+from pipeline.stage import DONE
 from tests.pipeline.promotion.finished_run import finished_run
 from tests.plugins.test_routes import refit  # noqa: F401 - autouse
 
@@ -84,7 +86,9 @@ def test_rejections_are_no_moves(registry: None) -> None:
 
 
 def test_a_promoted_run_shows_the_complete_card(browse: Browse, registry: None, refit_home: Path) -> None:
-    (refit_home / "runs/r2/report.html").write_text("<!doctype html>")
+    for run in ("r2", "r4"):
+        (refit_home / "runs" / run / "report.html").write_text("<!doctype html>")
+        files.write_text(refit_home / "runs" / run / DONE / "train@final", "")
     client = browse("viewer")
     card = "/refit/models/classifier/versions/2/card"
     assert f'src="{card}"' in client.get("/refit/dags/retrain/runs/r2/report?show=card").text
@@ -107,3 +111,34 @@ def test_who_finds_the_registry_busy_does_not_wait_for_long(
         text = client.get("/refit/models").text
     assert "somebody else is asking" in text
     assert "Version <b>2</b> is live." in client.get("/refit/models").text
+
+
+def test_after_a_rollback_the_page_is_new_and_its_address_as_before(browse: Browse, registry: None) -> None:
+    client = browse("viewer")
+    assert "Version <b>2</b> is live." in client.get("/refit/models").text
+    done = CliRunner().invoke(refit_app, ["rollback", "--to", "1", "--reason", "Older still"])
+    assert done.exit_code == 0, done.output
+    answer = client.get("/refit/models?model=classifier&fresh=true")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/refit/models?model=classifier")
+    assert "Version <b>1</b> is live." in client.get(answer.headers["location"]).text
+    evil = client.get("/refit/models", params={"model": "//evil.example\r\nX: y&fresh=true#", "fresh": "true"})
+    assert evil.headers["location"] == "/refit/models?model=%2F%2Fevil.example%0D%0AX%3A%20y%26fresh%3Dtrue%23"
+
+
+def test_what_is_forgotten_while_it_is_asked_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from refit_review import command as asked
+
+    answers, waiting = iter(["before", "after"]), []
+
+    def run(arguments: tuple[str, ...]) -> str:
+        answer = next(answers)
+        if answer == "before":
+            other = threading.Thread(target=asked.forget, daemon=True)
+            other.start()
+            other.join(5)
+            waiting.append(other.is_alive())
+        return answer
+
+    monkeypatch.setattr(asked, "_run", run)
+    assert [asked.text("models") for _ in range(3)] == ["before", "after", "after"]
+    assert waiting == [False], "to forget takes a thread for as long as the registry is slow"

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from pipeline import runs
+from pipeline.stage import DONE
 
 Browse = Callable[..., httpx.Client]
 
@@ -137,6 +138,15 @@ def test_pages_of_a_run_are_offered_as_far_as_they_are_there(browse: Browse, run
     assert client.get(f"{RUN}/card").status_code == 404
 
 
+def test_the_card_of_the_run_before_is_not_shown_as_this_one_s(browse: Browse, run: Path) -> None:
+    """A run begins with the outputs of the last good one, the final model among them."""
+    (run / DONE / "train@final").unlink()
+    client = browse("viewer")
+    assert (run / "models/final/card.md").exists()
+    assert "This run has no model card, or not yet." in client.get(f"{RUN}/report?show=card").text
+    assert client.get(f"{RUN}/card").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -144,9 +154,16 @@ def test_pages_of_a_run_are_offered_as_far_as_they_are_there(browse: Browse, run
         ("/refit/dags/watch/report", "makes no reports"),
         ("/refit/dags/watch/runs/other/report", "makes no reports"),
         (f"{RUN}/report?show=passwords", "no such page"),
+        *[
+            (f"/refit/dags/retrain/runs/begun/report?show={show}", "has no report yet")
+            for show in ("report", "data", "rows", "rows-1", "card")
+        ],
+        ("/refit/dags/retrain/runs/begun/report?show=passwords", "no such page"),
+        ("/refit/dags/retrain/runs/begun/card", "no model card"),
     ],
 )
 def test_what_is_not_there_is_said(name: str, says: str, browse: Browse, run: Path) -> None:
+    (run.parent / "begun").mkdir()
     answer = browse("viewer").get(name)
     assert (answer.status_code, says in answer.text) == (404, True), answer.text
 

@@ -35,7 +35,7 @@ def question(run_id: str, state: str = "awaiting_input", **more: Any) -> dict[st
 
 
 class Airflow(ThreadingHTTPServer):
-    """`questions`: what it asks; `status`: what it answers to PATCH; `calls`: what it was asked."""
+    """`questions`: what it asks; `status`: what it answers to PATCH; `calls`: what it was asked; `tokens`: as whom."""
 
     daemon_threads = True
 
@@ -44,6 +44,7 @@ class Airflow(ThreadingHTTPServer):
         self.questions = [question("manual__other"), question(RUN_ID)]
         self.status = 200
         self.calls: list[tuple[str, str, Any]] = []
+        self.tokens: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -54,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         content = json.loads(body) if body else None
         self.server.calls.append((self.command, self.path, content))
+        self.server.tokens.append(self.headers.get("Authorization"))
         if self.path == "/auth/token":
             known = content == {"username": "anna", "password": PASSWORD}
             return self.say(201 if known else 401, {"access_token": TOKEN} if known else {"detail": "Invalid"})
@@ -136,6 +138,32 @@ def test_an_airflow_elsewhere_is_named_by_the_environment(
         assert approve(RUN_ID, REFIT_AIRFLOW_URL=airflow.url, **login).exit_code == 0
     assert approve(RUN_ID, f"--token-file={tmp_path / 'token'}", f"--url={airflow.url}/").exit_code == 0
     assert [call[0] for call in airflow.calls].count("PATCH") == 3
+
+
+def test_the_login_that_is_typed_answers_not_that_of_the_environment(
+    airflow: Airflow, approve: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Its token is somebody else's, in whose name the answer would go into the audit log."""
+    (tmp_path / "password").write_text(PASSWORD)
+    (tmp_path / "token").write_text(TOKEN)
+    others = {"REFIT_AIRFLOW_URL": airflow.url, "REFIT_AIRFLOW_TOKEN": "token-of-ben"}
+    file = {"REFIT_AIRFLOW_PASSWORD_FILE": str(tmp_path / "password")}
+    assert approve(RUN_ID, f"--token-file={tmp_path / 'token'}", **others).exit_code == 0
+    assert approve(RUN_ID, "--user=anna", f"--password-file={tmp_path / 'password'}", **others).exit_code == 0
+    assert approve(RUN_ID, "--user=anna", **others, **file).exit_code == 0
+    assert "No credentials" in approve(RUN_ID, "--user=anna", **others).stderr
+    assert "does not accept" in approve(RUN_ID, REFIT_AIRFLOW_USER="anna", **others, **file).stderr, "the token first"
+    assert airflow.tokens.count("Bearer token-of-ben") == 1
+
+
+def test_secrets_of_the_environment_are_not_for_the_airflow_that_nobody_named(
+    embedded: Airflow, approve: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("of elsewhere")
+    secrets = {"REFIT_AIRFLOW_TOKEN": "of-elsewhere", "REFIT_AIRFLOW_PASSWORD_FILE": str(tmp_path / "password")}
+    assert approve(RUN_ID, REFIT_AIRFLOW_USER="anna", **secrets).exit_code == 0
+    assert set(embedded.tokens) == {None, f"Bearer {TOKEN}"}
+    assert embedded.calls[0][2] == {"username": "anna", "password": PASSWORD}
 
 
 @pytest.mark.parametrize(

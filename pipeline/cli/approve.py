@@ -87,7 +87,7 @@ def _carry_out(current: Run, answer: approval.Approval) -> None:
     if decided is None or current.record["status"] != runs.WAITING:
         raise _not_waiting(current.run_id, current)
     runs.require_idle(current)
-    promotion = promoted(current, answer=answer)
+    promotion = promoted(current, answer=answer, asked=runs.WAITING)
     build_report(current.path)
     runs.publish(current)
     say_outcome(current, promotion)

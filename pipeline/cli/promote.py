@@ -60,12 +60,15 @@ def _unanswered(current: Run, decided: dict[str, Any]) -> bool:
     return approval.required(decided) and current.record["status"] != runs.PROMOTED
 
 
-def promoted(current: Run, reason: str | None = None, answer: Approval | None = None) -> dict[str, Any]:
+def promoted(
+    current: Run, reason: str | None = None, answer: Approval | None = None, *, asked: str | None = None
+) -> dict[str, Any]:
     """Carry out the decision on a run, whichever it is; promotion.json's content.
 
-    An answer is to a run as it stands now: `PromotionRefused` if another one comes first.
+    `asked`: the run's status to which `answer` is one, by default that of now. Raises `PromotionRefused` if another
+    answer came first.
     """
-    asked = current.record["status"]
+    asked = asked or current.record["status"]
     registry = runs.registry(current.record["model"], current.params)
     runs.bring_inputs(current, runs.PROMOTE)
     with runs.deciding(current):

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import process_death
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 from refit_command import RefitFailure
@@ -24,17 +25,21 @@ from refit_command import RefitFailure
 SETTING = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 # Set by Airflow in every task's process: a connection that leads nowhere, and the mark of code that may not have one.
 HIDDEN = (SETTING, "AIRFLOW__CORE__SQL_ALCHEMY_CONN", "_AIRFLOW_PROCESS_CONTEXT")
+GRACE_SECONDS = 20
 INDIRECT = (f"{SETTING}_CMD", f"{SETTING}_SECRET")
 
 
 class CleanDatabase(BaseOperator):
     """Remove records that are older than `days`; None: none. With the param `dry_run` it only counts them."""
 
+    _process: subprocess.Popen[str] | None = None
+
     def __init__(self, *, days: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.days = days
 
     def execute(self, context: Context) -> None:
+        process_death.end_with_parent()
         if self.days is None:
             raise AirflowSkipException("airflow.clean_days is null.")
         environment = {name: value for name, value in os.environ.items() if name not in HIDDEN}
@@ -48,20 +53,30 @@ class CleanDatabase(BaseOperator):
         command += ["--clean-before-timestamp", before.isoformat(timespec="seconds")]
         command += ["--dry-run"] if context["params"].get("dry_run") else []
         self.log.info("Running %s", command)
-        done = subprocess.run(
-            command,
+        # Started through `process_death`: SIGKILL of this process would leave it at work, unseen, beside the retry's.
+        self._process = subprocess.Popen(
+            [sys.executable, process_death.__file__, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             env=environment,
-            check=False,
         )
-        for line in done.stdout.splitlines():
-            self.log.info(line)
-        if done.returncode:
-            raise RefitFailure(f"airflow db clean ended with status {done.returncode}; its output is above.")
+        with self._process as process:
+            try:
+                for line in process.stdout or ():
+                    self.log.info(line.rstrip())
+                status = process.wait()
+            except BaseException:  # a timeout
+                self.on_kill()
+                raise
+        if status:
+            raise RefitFailure(f"airflow db clean ended with status {status}; its output is above.")
+
+    def on_kill(self) -> None:
+        if self._process is not None:
+            process_death.stop(self._process, GRACE_SECONDS)
 
 
 def knows_database(environment: Mapping[str, str]) -> bool:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 IMAGE_USER = "10001:10001"  # of our images
 LEFTOVER_SECONDS = 3600  # a container that ended so long ago has no task that still asks for its status
+SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD", re.IGNORECASE)
 STDOUT = 1  # of the engine's stream of frames
 
 # Libraries that insist on a folder of their own get one in the scratch space; the root is read-only and HOME may be.
@@ -154,9 +155,14 @@ def docker_command(settings: Docker) -> type[DockerOperator]:
             ended = False
             try:
                 transcript = self._follow(identifier)
-                status = self.cli.wait(identifier)["StatusCode"]
-                ended = True
-                state = self.cli.inspect_container(identifier)["State"]
+                try:
+                    status = self.cli.wait(identifier)["StatusCode"]
+                    ended = True
+                    state = self.cli.inspect_container(identifier)["State"]
+                except NotFound as error:
+                    raise TransientFailure(
+                        f"Somebody has removed the container {self.container_name}, and with it how it ended."
+                    ) from error
                 remark = remark_on(state, transcript.error, settings, str(self.user))
                 return Outcome(status, transcript.last_line, transcript.error, remark)
             finally:
@@ -220,7 +226,7 @@ def docker_command(settings: Docker) -> type[DockerOperator]:
                 ) from error
             kind = RefitFailure if error.is_client_error() and error.status_code != 409 else TransientFailure
             raise kind(f"The Docker engine, asked to run {image}, says: {text}.") from error
-        except (DockerException, requests.RequestException) as error:
+        except (DockerException, OSError) as error:  # also requests' own, and a reset of the stream of output
             raise TransientFailure(f"The Docker engine cannot be reached: {error}.") from error
         except AirflowException as error:
             if "Docker host" not in str(error):
@@ -267,7 +273,7 @@ def container_user(settings: Docker) -> str:
 def given_variables(settings: Docker) -> dict[str, str]:
     """Variables that the container gets from the worker's environment, from files and from Airflow's connection.
 
-    None of their values reaches a log.
+    Values from files, and those whose names sound secret, reach no log.
 
     Raises `RefitFailure` for a file that cannot be read.
     """
@@ -283,6 +289,8 @@ def given_variables(settings: Docker) -> dict[str, str]:
             mask_secret(given[name])
         elif name in os.environ:
             given[name] = os.environ[name]
+            if SECRET_NAME.search(name):
+                mask_secret(given[name])
     if settings.aws_connection:
         given |= aws_variables(settings.aws_connection)
     return given

@@ -126,6 +126,8 @@ def _param(field: Field, params: Mapping[str, Any]) -> Param:
 
 
 def _value(field: Field, value: Any) -> str:
+    if field.schema["type"] == "integer":
+        value = int(value)  # 5.0 is an integer to JSON schema
     if field.name == "folds":
         return json.dumps([*(f"fold-{number}" for number in range(value)), "final"])
     return json.dumps(value)  # which is YAML, too

@@ -13,8 +13,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from airflow.sdk.exceptions import AirflowException
 from docker_command import ENVIRONMENT, SCRATCH
+from pod_standard import violations
 from process_death import end_with_parent
 from refit_command import ERROR, Command, Outcome, RefitFailure, TransientFailure, image_of, json_object
 from refit_settings import ROOT, Kubernetes, refit_home
@@ -28,16 +30,24 @@ if TYPE_CHECKING:
 
 TAIL_LINES = 200  # of the log, in which result and error line are looked for
 DEADLINE_MARGIN = 120  # seconds after a task's timeout at which the cluster ends its pod, worker or not
-FOREVER = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError"}  # no retry cures these
+MISCONFIGURED = "CreateContainerConfigError"  # a Secret or ConfigMap that is not there, or lacks a key
+# No retry cures these.
+FOREVER = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", MISCONFIGURED}
 
 
 def kubernetes_command(settings: Kubernetes) -> type[KubernetesPodOperator]:
     """A subclass of `Command` and of Airflow's `KubernetesPodOperator` for these settings."""
-    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-    from airflow.providers.cncf.kubernetes.utils.pod_manager import PodLaunchFailedException, PodLaunchTimeoutException
+    from airflow.providers.cncf.kubernetes.operators.pod import FoundMoreThanOnePodFailure, KubernetesPodOperator
+    from airflow.providers.cncf.kubernetes.utils.pod_manager import (
+        KubernetesApiException,
+        PodLaunchFailedException,
+        PodLaunchTimeoutException,
+    )
     from kubernetes.client import ApiException
     from kubernetes.client import models as k8s
     from urllib3.exceptions import HTTPError
+
+    base = template(settings)
 
     class KubernetesCommand(Command, KubernetesPodOperator):
         """Run `refit` with `refit_arguments()` in a pod and log what it prints."""
@@ -59,7 +69,7 @@ def kubernetes_command(settings: Kubernetes) -> type[KubernetesPodOperator]:
                 image_pull_policy=settings.pull_policy,
                 image_pull_secrets=[k8s.V1LocalObjectReference(name) for name in settings.pull_secrets],
                 cmds=["refit"],
-                pod_template_file=template(settings),
+                pod_template_file=base,
                 full_pod_spec=k8s.V1Pod(
                     spec=k8s.V1PodSpec(
                         containers=[],
@@ -135,8 +145,10 @@ def kubernetes_command(settings: Kubernetes) -> type[KubernetesPodOperator]:
                 lasting = error.status is not None and 400 <= error.status < 500 and error.status not in {404, 409, 429}
                 kind = RefitFailure if lasting else TransientFailure
                 raise kind(f"Kubernetes says {error.status} {error.reason}: {error.body}") from error
-            except HTTPError as error:
+            except (HTTPError, KubernetesApiException) as error:  # the latter is how the provider raises the former
                 raise TransientFailure(f"Kubernetes cannot be reached: {error}") from error
+            except FoundMoreThanOnePodFailure as error:  # one of an earlier attempt ends yet
+                raise TransientFailure(f"An earlier pod of this task is still being removed: {error}") from error
             finally:
                 self.do_xcom_push = pushes
             if self._unread is not None:
@@ -150,7 +162,19 @@ def kubernetes_command(settings: Kubernetes) -> type[KubernetesPodOperator]:
             pod = super().build_pod_request_obj(context, dry_run=dry_run)
             pod.spec.automount_service_account_token = pod.spec.enable_service_links = False
             pod.spec.host_network = pod.spec.host_pid = pod.spec.host_ipc = None
+            container = next(one for one in pod.spec.containers if one.name == self.base_container_name)
+            container.args = [literal(text) for text in container.args or ()]
             return pod
+
+        def await_pod_start(self, pod: Any) -> None:
+            """As the provider does, which takes a container that lacks its Secret for one that takes its time."""
+            try:
+                super().await_pod_start(pod)
+            except PodLaunchTimeoutException as error:
+                for one in self.pod_manager.read_pod(pod).status.container_statuses or ():
+                    if (waiting := one.state.waiting) and waiting.reason == MISCONFIGURED:
+                        raise PodLaunchFailedException(f"{waiting.reason}: {waiting.message}.") from error
+                raise
 
         def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Context | None = None) -> None:
             """Keep how the container ended before its pod is deleted. What that means is said in `execute`."""
@@ -169,7 +193,7 @@ def kubernetes_command(settings: Kubernetes) -> type[KubernetesPodOperator]:
                         pod=pod, container_name=self.base_container_name, tail_lines=TAIL_LINES, follow=False
                     )
                 ]
-            except (ApiException, HTTPError) as error:
+            except (ApiException, HTTPError, KubernetesApiException) as error:
                 self._unread = str(error)
                 log = []
             return outcome(pod.status, self.base_container_name, log)
@@ -184,6 +208,9 @@ def outcome(status: Any, container: str, log: Iterable[str]) -> Outcome | None:
     last = next((line for line in reversed(lines) if json_object(line) is not None), lines[-1] if lines else "")
     reason = " ".join(filter(None, (status.reason, status.message)))
     ended = next((one.state.terminated for one in status.container_statuses or () if one.name == container), None)
+    if status.reason == "DeadlineExceeded":  # seen only after its worker has died: an execution_timeout comes first
+        remark = f"It has had all of its task's time and {DEADLINE_MARGIN} s more. Fix: give it less to do."
+        return Outcome(ended.exit_code if ended else -9, last, error, remark, final=True)
     if ended is None:  # evicted, preempted, or its node is lost
         return Outcome(-9, last, error, f"The cluster ended the pod: {reason}.") if reason else None
     remark = f"The cluster says: {reason}." if reason else ""
@@ -203,6 +230,14 @@ def environment() -> dict[str, str]:
     return {**given, "REFIT_HOME": str(refit_home())}
 
 
+def literal(text: str) -> str:
+    """An argument for the kubelet, which replaces $(NAME) by the container's variables, also by those of Secrets.
+
+    It makes every $$ a plain $ (k8s.io/kubernetes/third_party/forked/golang/expansion).
+    """
+    return text.replace("$", "$$")
+
+
 def template(settings: Kubernetes) -> str | None:
     """Raises `ValueError`, which Airflow shows as the DAG's import error."""
     if settings.template is None:
@@ -210,6 +245,15 @@ def template(settings: Kubernetes) -> str | None:
     path = ROOT / settings.template  # an absolute one stays as it is
     if not path.is_file():
         raise ValueError(f"execution.kubernetes.template: expected a file with a pod, found none at {path}")
+    try:
+        pod = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"execution.kubernetes.template: expected YAML in {path}, got: {error}") from None
+    if found := list(violations(pod)):
+        raise ValueError(
+            f"execution.kubernetes.template: expected a pod of the restricted Pod Security Standard, got in {path}: "
+            f"{'; '.join(found)}. Fix: change or remove these in the template."
+        )
     return str(path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from airflow.sdk import BaseOperator, Context
-from process_death import end_with_parent
+from process_death import end_with_parent, stop
 from refit_command import Command, Outcome, Transcript
 
 GRACE_SECONDS = 20
@@ -37,13 +37,8 @@ class ProcessCommand(Command, BaseOperator):
         return self.conclude(context, self._run(command))
 
     def on_kill(self) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        if self._process is not None:
+            stop(self._process, GRACE_SECONDS)
 
     def _run(self, command: list[str]) -> Outcome:
         self._process = subprocess.Popen(
@@ -63,7 +58,11 @@ class ProcessCommand(Command, BaseOperator):
 
         with self._process as process:
             reader = threading.Thread(target=drain, args=(process.stderr,), kwargs={"output": False}, daemon=True)
-            reader.start()
-            drain(process.stdout, output=True)  # type: ignore[arg-type]
-            reader.join()
-            return Outcome(process.wait(), transcript.last_line, transcript.error)
+            try:
+                reader.start()
+                drain(process.stdout, output=True)  # type: ignore[arg-type]
+                reader.join()
+                return Outcome(process.wait(), transcript.last_line, transcript.error)
+            except BaseException:  # a timeout: the pipe that `reader` reads cannot be closed before the child is dead
+                self.on_kill()
+                raise

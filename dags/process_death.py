@@ -1,10 +1,18 @@
-"""A task's process ends with the process that supervises it."""
+"""A task's process ends with the process that supervises it, and what the task has started with the task.
+
+As a program, `process_death.py COMMAND ARGUMENT…` becomes a command that ends when whoever started it does.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import signal
+import subprocess
 import sys
+
+import psutil
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -17,3 +25,29 @@ def end_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def stop(process: subprocess.Popen[str], grace_seconds: float) -> None:
+    """SIGTERM, and after `grace_seconds` SIGKILL.
+
+    Its children go with it: one that lives on holds the pipes open, and whoever reads them waits for the end of file.
+    """
+    if process.poll() is not None:
+        return
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+    process.terminate()
+    try:
+        process.wait(grace_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+if __name__ == "__main__":
+    end_with_parent()  # holds across exec
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 - no shell is wanted

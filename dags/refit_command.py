@@ -52,6 +52,7 @@ class Outcome:
     last_line: str  # on stdout
     error: str = ""  # the last line on stderr that starts with "error:"
     remark: str = ""  # what the place where it ran knows about the end
+    final: bool = False  # a retry would end in the same way, whatever the status says
 
 
 class Transcript:
@@ -104,7 +105,8 @@ def judge(name: str, outcome: Outcome) -> None:
         raise AirflowSkipException("Nothing new in the source.")
     cause = outcome.error or outcome.last_line or "it printed nothing"
     remark = f" {outcome.remark}" if outcome.remark else ""
-    kind = TransientFailure if status == TRANSIENT or status < 0 or status > SIGNAL_BASE else RefitFailure
+    transient = not outcome.final and (status == TRANSIENT or status < 0 or status > SIGNAL_BASE)
+    kind = TransientFailure if transient else RefitFailure
     raise kind(f"refit {name} ended with status {status}: {cause}{remark}")
 
 

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import time
 from pathlib import Path
 from typing import Any
 
+import clean_database
+import psutil
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
+from airflow.sdk.execution_time.timeout import timeout
 from clean_database import CleanDatabase, knows_database
 
 
@@ -40,3 +46,41 @@ def test_without_a_connection_it_says_what_to_do(tmp_path: Path, monkeypatch: py
         run(30)
     with pytest.raises(AirflowSkipException, match="clean_days is null"):
         run(None)
+
+
+@pytest.fixture
+def airflow(tmp_path: Path) -> Path:
+    """A folder for PYTHONPATH in which `python -m airflow` writes its process id and hangs."""
+    (tmp_path / "airflow.py").write_text(
+        f"import os, time\nopen({str(tmp_path / 'new')!r}, 'w').write(str(os.getpid()))\n"
+        f"os.rename({str(tmp_path / 'new')!r}, {str(tmp_path / 'pid')!r})\ntime.sleep(60)\n"
+    )
+    return tmp_path
+
+
+def _work(airflow: Path) -> None:
+    os.environ.update(PYTHONPATH=str(airflow), AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD="true")
+    run(30)
+
+
+def test_a_timeout_stops_the_command(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(airflow))
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD", "true")
+    monkeypatch.setattr(clean_database, "GRACE_SECONDS", 1)
+    begin = time.monotonic()
+    with pytest.raises(AirflowTaskTimeout), timeout(2):
+        run(30)
+    assert time.monotonic() - begin < 10
+    assert not psutil.pid_exists(int((airflow / "pid").read_text()))
+
+
+def test_the_command_ends_with_a_task_that_is_killed(airflow: Path) -> None:
+    worker = multiprocessing.get_context("spawn").Process(target=_work, args=(airflow,))
+    worker.start()
+    deadline = time.monotonic() + 30
+    while not (airflow / "pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    command = psutil.Process(int((airflow / "pid").read_text()))
+    worker.kill()
+    worker.join()
+    assert psutil.wait_procs([command], timeout=10) == ([command], [])

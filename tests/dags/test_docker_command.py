@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import socket
+import struct
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +15,13 @@ from typing import Any
 import docker
 import pytest
 import yaml
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.log import redact
 from docker_command import container_name, given_variables, lines, remark_on
 from docker_command import docker_command as make
 from hypothesis import given
 from hypothesis import strategies as st
-from refit_command import RefitFailure, tasks
+from refit_command import RefitFailure, TransientFailure, tasks
 from refit_settings import Docker, Settings, load, params_file
 
 
@@ -149,6 +156,14 @@ def test_secrets_come_from_files_and_from_the_worker_alone(tmp_path: Path, monke
         given_variables(settings(environment=names))
 
 
+def test_values_that_sound_secret_are_masked_in_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["AWS_ACCESS_KEY_ID", "STORE_PASSWORD", "session_token", "AWS_DEFAULT_REGION"]
+    for name in names:
+        monkeypatch.setenv(name, f"value-of-{name}")
+    line = " ".join(given_variables(settings(environment=names)).values())
+    assert redact(line) == "*** *** *** value-of-AWS_DEFAULT_REGION"
+
+
 def test_an_aws_connection_becomes_what_boto3_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "AIRFLOW_CONN_STORE",
@@ -188,3 +203,89 @@ def test_lines_do_not_depend_on_how_the_stream_is_cut(written: list[tuple[str, i
 def test_progress_that_is_drawn_over_is_told_apart() -> None:
     frames = [(1, b"10 %\r"), (1, b"20"), (2, b"error: x\n"), (1, b" %\r\n"), (1, b"done")]
     assert list(lines(iter(frames))) == [("10 %\r", 1), ("error: x\n", 2), ("20 %\n", 1), ("done", 1)]
+
+
+class Engine(ThreadingHTTPServer):
+    """Stands in for a Docker engine that lets a container start and then does what no engine does on demand."""
+
+    daemon_threads = True
+
+    def __init__(self, *, resets: bool = False, removed: str = "") -> None:
+        """`resets`: the connection with the output is reset. `removed`: the request at which the container is gone."""
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.resets, self.removed = resets, removed
+        self.started = threading.Event()
+
+    def shutdown_request(self, request: Any) -> None:
+        self.close_request(request)  # the parent's own would send an orderly end before the reset
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Engine
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.partition("?")[0]
+        kind = path.rpartition("/")[2]
+        if kind == "attach":
+            self.attach()
+        elif path.endswith(f"abc/{self.server.removed}"):
+            self.send(404, {"message": "No such container: abc"})
+        elif kind == "start":
+            self.server.started.set()
+            self.send(204)
+        elif path.endswith("containers/json"):
+            self.send(200, [])
+        elif path.endswith("images/json"):
+            self.send(200, [{"Id": "image"}])
+        elif kind == "_ping":
+            self.send(200, text="OK")
+        elif kind == "json":
+            self.send(200, {"State": {}})
+        else:
+            self.send(200, {"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Id": "abc", "StatusCode": 137})
+
+    do_GET = do_POST = do_DELETE = answer  # noqa: N815 - names of the parent's
+
+    def attach(self) -> None:
+        self.wfile.write(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        self.server.started.wait(10)
+        self.close_connection = True
+        if self.server.resets:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def send(self, status: int, value: Any = None, *, text: str = "") -> None:
+        body = (text if value is None else json.dumps(value)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ({"resets": True}, "engine cannot be reached.*reset"),
+        ({"removed": "wait"}, "Somebody has removed the container refit-train-final"),
+        ({"removed": "json"}, "Somebody has removed the container refit-train-final"),
+    ],
+    ids=["reset", "removed while it runs", "removed as it ends"],
+)
+def test_what_happens_to_a_running_container_is_retried(behaviour: dict[str, Any], words: str) -> None:
+    with Engine(**behaviour) as engine:
+        threading.Thread(target=engine.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"tcp://127.0.0.1:{engine.server_port}"
+        operator = tasks(make(settings(url=address))).RunStage(task_id="train", stage="train", part="final")
+        instance = SimpleNamespace(dag_id="retrain", task_id="train", map_index=0, try_number=1)
+        token = ExecutorSafeguard.tracker.set(operator)
+        try:
+            with pytest.raises(TransientFailure, match=words):
+                operator.execute({"ti": instance, "run_id": "manual__1+00:00", "params": {}})
+        finally:
+            ExecutorSafeguard.tracker.reset(token)
+            engine.shutdown()

@@ -74,6 +74,15 @@ def test_every_field_overrides_its_key_and_the_list_counts_last() -> None:
     assert (settings.train.seed, settings.evaluate.slices) == (7, ("camera",))
 
 
+def test_a_whole_number_may_have_a_decimal_point() -> None:
+    """JSON schema calls 5.0 an integer, and clients in languages without integers write it so."""
+    assert form.start_options(filled(folds=2.0, seed=7.0, min_gain=0.0)) == [
+        '--set=train.parts=["fold-0", "fold-1", "final"]',
+        "--set=train.seed=7",
+        "--set=gate.min_gain=0.0",
+    ]
+
+
 @pytest.mark.parametrize(
     "entered",
     [

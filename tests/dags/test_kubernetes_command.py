@@ -6,14 +6,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tenacity
+import urllib3.exceptions
 import yaml
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodManager
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowSkipException
+from hypothesis import given
+from hypothesis import strategies as st
 from kubernetes.client import ApiClient, ApiException, Configuration
 from kubernetes.client import models as k8s
 from kubernetes_command import kubernetes_command, outcome, pod_name
@@ -194,6 +201,80 @@ def test_a_template_adds_and_softens_nothing(tmp_path: Path) -> None:
         operator(template="nowhere.yaml")
 
 
+FORBIDDEN: dict[str, Any] = {
+    "spec.initContainers": [{"name": "a", "image": "x", "securityContext": {"privileged": True}}],
+    "spec.containers[1].securityContext.privileged is True": {"privileged": True},
+    "spec.containers[1].securityContext.allowPrivilegeEscalation is None": {"capabilities": {"drop": ["ALL"]}},
+    "spec.containers[1].securityContext.capabilities.drop is None": {"allowPrivilegeEscalation": False},
+    "spec.containers[1].securityContext.capabilities.add": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}},
+    "spec.containers[1].securityContext.runAsUser is 0": {"runAsUser": 0},
+    "spec.containers[1].securityContext.seccompProfile.type is 'Unconfined'": {
+        "seccompProfile": {"type": "Unconfined"}
+    },
+    "spec.volumes[0] is a hostPath": {"name": "root", "hostPath": {"path": "/"}},
+    "spec.containers[0].ports has hostPort 80": [{"containerPort": 80, "hostPort": 80}],
+    "metadata.annotations.container.apparmor.security.beta.kubernetes.io/base is unconfined": "unconfined",
+}
+
+
+@pytest.mark.parametrize("where", FORBIDDEN)
+def test_a_template_with_what_the_standard_forbids_is_refused(where: str, tmp_path: Path) -> None:
+    pod = yaml.safe_load((ROOT / "deploy/pod-template.yaml").read_text())
+    value = FORBIDDEN[where]
+    if where.startswith("spec.initContainers"):
+        pod["spec"]["initContainers"] = value
+    elif where.startswith("spec.containers[1]"):
+        pod["spec"]["containers"].append({"name": "b", "image": "x", "securityContext": value})
+    elif where.startswith("spec.volumes"):
+        pod["spec"]["volumes"] = [value]
+        pod["spec"]["containers"][0]["volumeMounts"] = [{"name": "root", "mountPath": "/host"}]
+    elif where.startswith("spec.containers[0]"):
+        pod["spec"]["containers"][0]["ports"] = value
+    else:
+        pod["metadata"]["annotations"]["container.apparmor.security.beta.kubernetes.io/base"] = value
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
+    with pytest.raises(ValueError, match=r"execution\.kubernetes\.template: expected .*" + re.escape(where)):
+        operator(template=str(tmp_path / "pod.yaml"))
+
+
+def test_a_template_may_add_containers_of_the_standard(tmp_path: Path) -> None:
+    pod = yaml.safe_load((ROOT / "deploy/pod-template.yaml").read_text())
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    for kind in ("containers", "initContainers"):
+        pod["spec"].setdefault(kind, []).append({"name": f"of-{kind.lower()}", "securityContext": restricted})
+    pod["spec"]["volumes"] = [{"name": "source", "persistentVolumeClaim": {"claimName": "photos", "readOnly": True}}]
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
+    spec = rendered(operator(template=str(tmp_path / "pod.yaml")))["spec"]
+    assert [container["name"] for container in spec["containers"]] == ["base", "of-containers"]
+    assert [container["name"] for container in spec["initContainers"]] == ["of-initcontainers"]
+    assert "source" in [volume["name"] for volume in spec["volumes"]]
+
+
+def expanded(text: str, variables: dict[str, str]) -> str:
+    """As the kubelet does it (third_party/forked/golang/expansion of Kubernetes)."""
+    read = re.compile(r"\$\$|\$\(([^)]*)\)")
+    return read.sub(lambda found: "$" if found[1] is None else variables.get(found[1], found[0]), text)
+
+
+@given(st.lists(st.sampled_from(["$", "(", ")", "SECRET", "$(SECRET)", "ü", " "])).map("".join))
+def test_the_kubelet_gives_arguments_as_they_were_entered(reason: str) -> None:
+    run = tasks(kubernetes_command(settings(namespace="refit", secrets=["refit-s3"])))
+    made = run.RunCommand(task_id="rollback", arguments=["rollback", f"--reason={reason}"])
+    [container] = rendered(made)["spec"]["containers"]
+    assert [expanded(text, {"SECRET": "leaked"}) for text in container["args"]] == ["rollback", f"--reason={reason}"]
+
+
+def test_the_expansion_is_the_kubelet_s() -> None:
+    """Cases of its own tests."""
+    variables = {"VAR_A": "A", "VAR_B": "B"}
+    cases = {
+        "$(VAR_A)": "A", "$$(VAR_A)": "$(VAR_A)", "$$$(VAR_A)": "$A", "$$$$(VAR_A)": "$$(VAR_A)", "$VAR_A": "$VAR_A",
+        "foo$$(VAR_A)": "foo$(VAR_A)", "$(VAR_A": "$(VAR_A", "$(VAR_A)$(VAR_B)": "AB", "$$": "$",
+        "f000-$$VAR_A": "f000-$VAR_A",
+    }  # fmt: skip
+    assert {text: expanded(text, variables) for text in cases} == cases
+
+
 def test_shipped_manifests_are_what_the_api_knows() -> None:
     kinds = {"Pod": "V1Pod", "PersistentVolumeClaim": "V1PersistentVolumeClaim", "ServiceAccount": "V1ServiceAccount"}
     found = []
@@ -229,8 +310,9 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: s
         Settings.model_validate({"airflow": {}, "execution": execution})
 
 
-def status(code: int, reason: str = "Completed", **more: Any) -> Any:
-    state = k8s.V1ContainerState(terminated=k8s.V1ContainerStateTerminated(exit_code=code, reason=reason))
+def status(code: int, why: str = "Completed", *, finished_at: datetime | None = None, **more: Any) -> Any:
+    terminated = k8s.V1ContainerStateTerminated(exit_code=code, reason=why, finished_at=finished_at)
+    state = k8s.V1ContainerState(terminated=terminated)
     one = k8s.V1ContainerStatus(
         name="base", state=state, image="i", image_id="i", ready=False, restart_count=0, last_state=None
     )
@@ -286,6 +368,8 @@ def test_the_result_is_the_last_object_in_the_log(run: Callable[..., Any]) -> No
         (status(75), ["error: Busy."], TransientFailure, "status 75: error: Busy."),
         (status(65), ["error: Too few images.", "x"], RefitFailure, "status 65: error: Too few images."),
         (status(137, "OOMKilled"), [], TransientFailure, "ran out of memory"),
+        (status(143, "Error", reason="DeadlineExceeded"), ["step 9"], RefitFailure, "had all of its task's time"),
+        (k8s.V1PodStatus(phase="Failed", reason="DeadlineExceeded"), [], RefitFailure, "had all of its task's time"),
         (k8s.V1PodStatus(phase="Failed", reason="Evicted"), [], TransientFailure, "Evicted"),
         (None, [], TransientFailure, "nobody knows how it ended"),
         (status(0), ApiException(500, "down"), TransientFailure, "The log of the pod"),
@@ -312,6 +396,121 @@ def test_the_api_s_refusals(error: Exception, expected: type[Exception], run: Ca
     with pytest.raises(Exception, match="Kubernetes says") as caught:
         run(None, [], error)
     assert type(caught.value) is expected
+
+
+OUTAGE = urllib3.exceptions.MaxRetryError(None, "/api/v1", "Connection refused")  # type: ignore[arg-type]
+
+
+class Api:
+    """Stands in for Kubernetes' API, with what is in one namespace; the provider's own code talks to it."""
+
+    def __init__(self, *statuses: Any, old: k8s.V1Pod | None = None) -> None:
+        """The new pod has each of `statuses` once and then the last one; an exception is an answer, too.
+
+        `old`: a pod that an earlier attempt has left, and that is slow to go.
+        """
+        self.statuses, self.old = list(statuses), old
+        self.pods = [old] if old else []
+        self.deleted: list[str] = []
+        self.api_client = client()
+
+    def create_namespaced_pod(self, body: dict[str, Any], **_: Any) -> k8s.V1Pod:
+        metadata = k8s.V1ObjectMeta(**{key: body["metadata"][key] for key in ("name", "namespace", "labels")})
+        containers = [k8s.V1Container(name=one["name"]) for one in body["spec"]["containers"]]
+        pending = k8s.V1PodStatus(phase="Pending")
+        self.pods.append(k8s.V1Pod(metadata=metadata, spec=k8s.V1PodSpec(containers=containers), status=pending))
+        return self.pods[-1]
+
+    def list_namespaced_pod(self, **_: Any) -> k8s.V1PodList:
+        return k8s.V1PodList(items=list(self.pods))
+
+    def read_namespaced_pod(self, name: str, namespace: str) -> k8s.V1Pod:
+        answer = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if isinstance(answer, Exception):
+            raise answer
+        self.pods[-1].status = answer
+        return self.pods[-1]
+
+    def read_namespaced_pod_log(self, **_: Any) -> Any:
+        return SimpleNamespace(stream=lambda **_: iter([b"error: what refit said\n"]))
+
+    def list_namespaced_event(self, **_: Any) -> Any:
+        return SimpleNamespace(items=[], metadata=None)
+
+    def patch_namespaced_pod(self, **_: Any) -> None:
+        pass
+
+    def delete_namespaced_pod(self, name: str, *_: Any, **__: Any) -> None:
+        self.deleted.append(name)
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider's retries of an API that is away do not wait."""
+    for retried in (PodManager.read_pod, PodManager.read_pod_logs, KubernetesPodOperator.find_pod):
+        monkeypatch.setattr(retried.retry, "wait", tenacity.wait_none())
+
+
+def execute(api: Api, state: dict[str, Any] | None = None, **changes: Any) -> Any:
+    made = operator(start_seconds=1, **changes)
+    made.client = api
+    made.startup_check_interval_seconds = 0.1
+    made.hook = SimpleNamespace(is_in_cluster=False, get_pod=lambda *_: api.old)
+    instance = SimpleNamespace(dag_id="retrain", task_id="train", map_index=0, try_number=2, xcom_push=lambda **_: None)
+    store = SimpleNamespace(get=lambda _: state, set=lambda *_: None)
+    token = ExecutorSafeguard.tracker.set(made)
+    try:
+        return made.execute({**CONTEXT, "ti": instance, "task_state_store": store})
+    finally:
+        ExecutorSafeguard.tracker.reset(token)
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_cluster_that_is_away_is_asked_again_later() -> None:
+    with pytest.raises(TransientFailure, match=r"Kubernetes cannot be reached: .*Connection refused"):
+        execute(Api(OUTAGE))
+    # Away only when the container has ended and the end of its log is read once more.
+    done = status(65, finished_at=datetime(2026, 1, 1, tzinfo=UTC))
+    api = Api(done)
+    log, calls = api.read_namespaced_pod_log, iter([False, True])
+
+    def read_namespaced_pod_log(**options: Any) -> Any:
+        if next(calls):
+            api.statuses = [OUTAGE]
+        return log(**options)
+
+    api.read_namespaced_pod_log = read_namespaced_pod_log  # type: ignore[method-assign]
+    with pytest.raises(TransientFailure, match=r"The log of the pod, .* cannot be read: .*Connection refused"):
+        execute(api)
+
+
+def test_an_earlier_pod_that_is_slow_to_go_is_waited_for() -> None:
+    metadata = k8s.V1ObjectMeta(name="old", namespace="refit", labels={"try_number": "1"})
+    api = Api(status(0), old=k8s.V1Pod(metadata=metadata, status=status(0)))
+    with pytest.raises(TransientFailure, match="An earlier pod of this task is still being removed"):
+        execute(api, {"name": "old", "namespace": "refit"})
+    assert api.deleted == ["old"], "the new one works on, and the retry finds it"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("CreateContainerConfigError", RefitFailure),
+        ("ErrImageNeverPull", RefitFailure),
+        ("ContainerCreating", TransientFailure),
+    ],
+)
+def test_what_keeps_a_pod_from_starting(reason: str, expected: type[Exception]) -> None:
+    state = k8s.V1ContainerState(waiting=k8s.V1ContainerStateWaiting(reason=reason, message='secret "s" not found'))
+    one = k8s.V1ContainerStatus(name="base", state=state, image="i", image_id="i", ready=False, restart_count=0)
+    scheduled = k8s.V1PodCondition(type="PodScheduled", status="True")
+    api = Api(k8s.V1PodStatus(phase="Pending", container_statuses=[one], conditions=[scheduled]))
+    with pytest.raises(
+        expected, match="did not start within 1 s" if expected is TransientFailure else reason
+    ) as caught:
+        execute(api)
+    assert expected is TransientFailure or 'secret "s" not found' in str(caught.value)
+    assert api.deleted
 
 
 def test_a_running_container_has_no_outcome() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import process_command
 import psutil
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
+from airflow.sdk.execution_time.timeout import timeout
 from process_command import ProcessCommand
 from refit_command import RefitFailure, TransientFailure, tasks
 
@@ -162,3 +163,26 @@ def test_on_kill_ends_the_command(refit: Callable[[str], Path]) -> None:
     worker.join(20)
     assert failure
     assert not psutil.pid_exists(int((folder / "ready").read_text()))
+
+
+@pytest.mark.parametrize(
+    "hang",
+    [
+        "time.sleep(60)",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)",
+        "os.fork() or signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)",
+        "os.close(1); os.close(2); time.sleep(60)",
+    ],
+    ids=["silent", "ignores SIGTERM", "its child ignores SIGTERM", "closed streams"],
+)
+def test_a_timeout_stops_a_command_that_hangs(
+    hang: str, refit: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_command, "GRACE_SECONDS", 0.5)
+    folder = refit(f"open('pid', 'w').write(str(os.getpid()))\n{hang}")
+    operator = RunStage(task_id="train", stage="train", part="final")
+    begin = time.monotonic()
+    with pytest.raises(AirflowTaskTimeout), timeout(1):
+        run(operator)
+    assert time.monotonic() - begin < 10
+    assert not psutil.pid_exists(int((folder / "pid").read_text()))

@@ -160,7 +160,9 @@ def _what(kind: Kind, context: Mapping[str, Any]) -> str:
     task = context["ti"]
     if kind == "failed":
         index = task.map_index if task.map_index is not None else -1
-        name = task.task_id if index < 0 else f"{task.task_id} {getattr(task, 'rendered_map_index', None) or index}"
+        label = getattr(task, "rendered_map_index", None) or str(index)
+        part = f"#{index + 1}" if label == str(index) else label  # it has its name once it has begun
+        name = task.task_id if index < 0 else f"{task.task_id} {part}"
         return f"{name} failed: {context.get('exception') or context.get('reason') or 'see its log'}"
     if kind == "rolled back":
         return f"Rolled back: {context['params']['reason']}"

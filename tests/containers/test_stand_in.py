@@ -208,6 +208,19 @@ def test_a_cancelled_task_stops_its_container(address: str, client: docker.Docke
     assert ours(client) == []
 
 
+def test_a_container_that_somebody_removes_is_retried(address: str, client: docker.DockerClient) -> None:
+    def remove() -> None:
+        [found] = wait_for(lambda: [found for found in ours(client) if found.status == "running"])
+        found.remove(force=True)
+
+    other = threading.Thread(target=remove)
+    other.start()
+    # The second where the engine still tells how it ended.
+    with pytest.raises(TransientFailure, match=r"Somebody has removed the container|ended with status 137"):
+        run(address, "sleep 60")
+    other.join()
+
+
 def test_what_the_engine_refuses_is_explained(address: str) -> None:
     with pytest.raises(
         (RefitFailure, TransientFailure), match="refit-no-such"

@@ -185,8 +185,6 @@ class Workspaces:
             path = self.folder / run
             mine = state_of(path)
             _, base = self._synced(run) or (0, EMPTY)
-            if not mine.files:
-                mine = EMPTY
             self._apply(path, mine, merge(base, mine, theirs, mine_first=False))
             self._remember(run, generation, theirs)
         return True

@@ -261,6 +261,20 @@ def test_a_state_is_read_while_other_parts_replace_their_outputs(machine: Callab
     assert all("dvc.yaml" in names for names in found)
 
 
+def test_a_run_that_was_only_listed_is_found_as_it_is_by_now(machine: Callable[[str], Path], source: Path) -> None:
+    machine("b")
+    theirs = start("1", source)
+    machine("a")
+    assert [run.record["status"] for run in runs.all_runs()] == [runs.RUNNING]
+    machine("b")
+    theirs.update(status=runs.REFUSED)
+    runs.publish(theirs)
+    machine("a")
+    assert runs.find("1").record["status"] == runs.REFUSED
+    runs.publish(runs.find("1"))
+    assert newest_state("1").record["status"] == runs.REFUSED
+
+
 def test_what_is_known_of_other_machines_runs_is_not_asked_for_again(
     machine: Callable[[str], Path], source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,9 @@ elif stage == "gate":
     print(json.dumps({{"promote": True, "summary": "Promote.", "approval": approval, "body": "", "decision": ""}}))
 elif stage == "promote":
     from pipeline import runs
+    from tests.pipeline.promotion.models import go_live
     run = runs.find(options["run-id"])
+    go_live(runs.registry(run.record["model"], run.params), home / "published", run.run_id)
     run.update(status="promoted")
     with (home / "promotions").open("a") as stream:
         print(run.run_id, run.record["fingerprint"], file=stream)

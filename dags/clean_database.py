@@ -25,7 +25,6 @@ from refit_command import RefitFailure
 SETTING = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 # Set by Airflow in every task's process: a connection that leads nowhere, and the mark of code that may not have one.
 HIDDEN = (SETTING, "AIRFLOW__CORE__SQL_ALCHEMY_CONN", "_AIRFLOW_PROCESS_CONTEXT")
-GRACE_SECONDS = 20
 INDIRECT = (f"{SETTING}_CMD", f"{SETTING}_SECRET")
 
 
@@ -63,20 +62,16 @@ class CleanDatabase(BaseOperator):
             errors="replace",
             env=environment,
         )
-        with self._process as process:
-            try:
-                for line in process.stdout or ():
-                    self.log.info(line.rstrip())
-                status = process.wait()
-            except BaseException:  # a timeout
-                self.on_kill()
-                raise
+        with process_death.stopped_on_error(self._process):
+            for line in self._process.stdout or ():
+                self.log.info(line.rstrip())
+            status = self._process.wait()
         if status:
             raise RefitFailure(f"airflow db clean ended with status {status}; its output is above.")
 
     def on_kill(self) -> None:
         if self._process is not None:
-            process_death.stop(self._process, GRACE_SECONDS)
+            process_death.stop(self._process)
 
 
 def knows_database(environment: Mapping[str, str]) -> bool:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from airflow.sdk import BaseOperator, Context
-from process_death import end_with_parent, stop
+from process_death import end_with_parent, stop, stopped_on_error
 from refit_command import Command, Outcome, Transcript
 
-GRACE_SECONDS = 20
 REFIT = Path(sys.executable).with_name("refit")  # of this environment, whatever PATH says
 
 
@@ -38,7 +37,7 @@ class ProcessCommand(Command, BaseOperator):
 
     def on_kill(self) -> None:
         if self._process is not None:
-            stop(self._process, GRACE_SECONDS)
+            stop(self._process)
 
     def _run(self, command: list[str]) -> Outcome:
         self._process = subprocess.Popen(
@@ -56,13 +55,10 @@ class ProcessCommand(Command, BaseOperator):
             for line in stream:
                 transcript.write(line, output=output)
 
-        with self._process as process:
+        process = self._process
+        with stopped_on_error(process):
             reader = threading.Thread(target=drain, args=(process.stderr,), kwargs={"output": False}, daemon=True)
-            try:
-                reader.start()
-                drain(process.stdout, output=True)  # type: ignore[arg-type]
-                reader.join()
-                return Outcome(process.wait(), transcript.last_line, transcript.error)
-            except BaseException:  # a timeout: the pipe that `reader` reads cannot be closed before the child is dead
-                self.on_kill()
-                raise
+            reader.start()
+            drain(process.stdout, output=True)  # type: ignore[arg-type]
+            reader.join()
+            return Outcome(process.wait(), transcript.last_line, transcript.error)

@@ -11,10 +11,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import psutil
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+GRACE_SECONDS = 20
 
 
 def end_with_parent() -> None:
@@ -27,8 +29,20 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def stop(process: subprocess.Popen[str], grace_seconds: float) -> None:
-    """SIGTERM, and after `grace_seconds` SIGKILL.
+@contextlib.contextmanager
+def stopped_on_error(process: subprocess.Popen[str]) -> Iterator[None]:
+    """As `with process`, which closes its pipes and waits for it. After a timeout neither comes to an end before the
+    process is dead, if a thread reads a pipe or the process hangs."""
+    with process:
+        try:
+            yield
+        except BaseException:
+            stop(process)
+            raise
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """SIGTERM, and after `GRACE_SECONDS` SIGKILL.
 
     Its children go with it: one that lives on holds the pipes open, and whoever reads them waits for the end of file.
     """
@@ -40,7 +54,7 @@ def stop(process: subprocess.Popen[str], grace_seconds: float) -> None:
         return
     process.terminate()
     try:
-        process.wait(grace_seconds)
+        process.wait(GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
     for child in children:

@@ -22,6 +22,11 @@ import pyarrow.parquet as pq
 TEMPORARY_PREFIX = ".tmp-"
 
 
+def is_hidden(name: str) -> bool:
+    """Whether tools mark what is so named as unfinished or no content. `.` and `..` are S3 keys' own business."""
+    return name.startswith(".") and name not in {".", ".."}
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success flush it to disk and rename it over `target`.

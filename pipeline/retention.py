@@ -39,8 +39,8 @@ def standing(models: Iterable[str], found: Sequence[Run]) -> Standing:
     needed, locks = set(), []
     for model in models:
         registry = runs.registry(model)
-        runs.require_known(registry, registry.pointer(), [run for run in found if run.record["model"] == model])
         aliases = registry.aliases()
+        runs.require_known(registry, aliases[LIVE], [run for run in found if run.record["model"] == model])
         for version in registry.versions():
             if (lock := registry.storage.read(version, "dvc.lock")) is not None:
                 locks.append(lock.decode(errors="replace"))

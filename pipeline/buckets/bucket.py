@@ -31,6 +31,7 @@ from botocore.exceptions import (
 from urllib3.exceptions import HTTPError
 
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
+from pipeline.files import is_hidden
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -84,12 +85,14 @@ class Bucket:
         return f"s3://{self.name}/{self.prefix}"
 
     def list(self, below: str = "") -> Iterator[Object]:
-        """What lies below `base`, or only what is named `below` and onwards there."""
+        """What lies below `base`, or only what is named `below` and onwards there; nothing hidden."""
         token = ""
         while True:
             page = self._retried(self.base, partial(self._page, self.prefix + below, token))
             for entry in page.get("Contents", []):
-                if entry["Size"] or not entry["Key"].endswith("/"):  # what S3 consoles make of "new folder"
+                names = entry["Key"][len(self.prefix) :].split("/")
+                folder = not names[-1] and not entry["Size"]  # what S3 consoles make of "new folder"
+                if not folder and not any(map(is_hidden, names)):
                     yield self._object(entry)
             if not page["IsTruncated"]:
                 return

@@ -33,8 +33,8 @@ def verify(
         problems, checked = [], 0
         for name in [model] if model else sorted(models):
             registry = runs.registry(name)
-            runs.require_known(registry, registry.pointer(), models.get(name, []))
             aliases = registry.aliases()
+            runs.require_known(registry, aliases[LIVE], models.get(name, []))
             for alias in (LIVE, PREVIOUS):
                 if (version := aliases[alias]) is None:
                     continue

@@ -6,7 +6,7 @@ the same model, and can be continued after any interruption.
 
 from pipeline.runs.creation import create, interrupted
 from pipeline.runs.fingerprints import code_digest, fingerprint, nothing_new
-from pipeline.runs.registries import had_live, registry, registry_settings, require_known
+from pipeline.runs.registries import registry, registry_settings, require_known
 from pipeline.runs.repository import cache_alone, using_cache
 from pipeline.runs.reproduction import reproduce
 from pipeline.runs.run import (
@@ -59,7 +59,6 @@ __all__ = [
     "driving",
     "find",
     "fingerprint",
-    "had_live",
     "interrupted",
     "new_id",
     "newest_first",

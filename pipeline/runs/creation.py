@@ -102,7 +102,7 @@ def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -
         live = _as_found_elsewhere(kept.live(), run, shared)
         if parent is not None and live.version is None:
             require_same(parent, params)
-            require_known(kept, live, [parent])
+            require_known(kept, live.version, [parent])
         files.write_json(staged / "live.json", live.as_json())
         # Apart from live.json, so that a new live model makes nothing be trained again that does not start from it.
         warm = {"model": f"{live.path}/{MODEL}"} if settings.train.weights == LIVE and live.path else {}

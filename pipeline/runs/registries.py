@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import files
 from pipeline.errors import SettingsError, TransientError
 from pipeline.promotion.opening import open_registry
-from pipeline.promotion.registry import Live, Registry
+from pipeline.promotion.registry import Registry
 from pipeline.runs.run import PROMOTED, Run, recorded
 from pipeline.settings import params_file, read_params
 
@@ -33,13 +33,13 @@ def registry_settings(model: str) -> Mapping[str, Any]:
     return {key: value if value is not None else (newest or {}).get(key) for key, value in section.items()}
 
 
-def require_known(registry: Registry, live: Live, runs: Iterable[Run]) -> None:
+def require_known(registry: Registry, live: int | None, runs: Iterable[Run]) -> None:
     """An empty registry makes a candidate the first model, which nothing live is compared with, and everything
     unneeded: not because a folder is not mounted, or its content gone.
 
-    `live`: what `registry` says; `runs`: of its model. Raises `TransientError`.
+    `live`: the version that `registry` says is live; `runs`: of its model. Raises `TransientError`.
     """
-    if live.generation == 0 and any(map(had_live, runs)):
+    if live is None and any(map(had_live, runs)):
         raise TransientError(
             f"{registry.storage.base} is empty, though runs here say that a model has been live there.",
             fix="mount or restore it; if it is gone for good, name another model with --model NAME and remove this "

@@ -30,9 +30,10 @@ from pipeline import files
 from pipeline.buckets.bucket import Bucket
 from pipeline.buckets.objects import Objects, remote
 from pipeline.errors import DataError, TransientError
+from pipeline.runs.outputs import LOCK, CachedOutputs, locked_stages
 from pipeline.settings import code_root
 
-RECORD, PARAMS, LOCK = "run.json", "params.yaml", "dvc.lock"
+RECORD, PARAMS = "run.json", "params.yaml"
 _SYNCED = ".remote"  # beside the runs: what each was like when it last was the same here and there
 _PARALLEL = Bucket.parallel_reads  # requests at once; most of each is waiting
 _ATTEMPTS = 50  # as many machines may finish a part of one run at the same moment
@@ -96,27 +97,6 @@ def merge(base: State, mine: State, theirs: State, *, mine_first: bool) -> State
     return State(of("files"), of("lock"), of("record"), theirs.params or mine.params)  # a run's params never change
 
 
-@dataclass(frozen=True)
-class CachedOutputs:
-    """What DVC keeps of a run: `name in outputs` says whether a path from the run's directory lies at or in one."""
-
-    paths: tuple[str, ...]  # of one with `${...}` the part before
-
-    @staticmethod
-    def of(run: Path) -> CachedOutputs:
-        stages: dict[str, Any] = yaml.safe_load((run / "dvc.yaml").read_text())["stages"]
-        found = []
-        for stage in stages.values():
-            for entry in (entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])):
-                path, flags = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-                if flags.get("cache", True):
-                    found.append(path.partition("${")[0].rstrip("/"))
-        return CachedOutputs(tuple(found))
-
-    def __contains__(self, name: str) -> bool:
-        return any(PurePosixPath(name).is_relative_to(path) for path in self.paths)
-
-
 def state_of(run: Path) -> State:
     """What the directory holds now; of one that another machine made and that is not here yet, only its record."""
     if not (run / "dvc.yaml").exists():
@@ -132,16 +112,11 @@ def state_of(run: Path) -> State:
             with contextlib.suppress(FileNotFoundError):
                 if wanted and (run / path).is_file():
                     digests[path.as_posix()] = files.sha256(run / path)
-    return State(digests, _lock_of(run), files.read_json(run / RECORD), (run / PARAMS).read_text())
+    return State(digests, locked_stages(run), files.read_json(run / RECORD), (run / PARAMS).read_text())
 
 
 def _belongs(name: str) -> bool:
     return not name.startswith(files.TEMPORARY_PREFIX) and name not in _NOT_STATE
-
-
-def _lock_of(run: Path) -> dict[str, Any]:
-    stages: dict[str, Any] = yaml.safe_load((run / LOCK).read_text())["stages"] if (run / LOCK).exists() else {}
-    return stages
 
 
 @dataclass(frozen=True)
@@ -306,7 +281,7 @@ class Workspaces:
             (run / name).unlink(missing_ok=True)
         if target.lock != mine.lock:
             with _dvc_at_rest(run):  # another part may have ended here since `mine` was read
-                stages = merged(mine.lock, _lock_of(run), target.lock, mine_first=True)
+                stages = merged(mine.lock, locked_stages(run), target.lock, mine_first=True)
                 content = {"schema": "2.0", "stages": stages}
                 files.write_text(run / LOCK, yaml.safe_dump(content, sort_keys=False))
         if target.params != mine.params:

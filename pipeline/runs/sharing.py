@@ -15,6 +15,7 @@ from pipeline import files
 from pipeline.dataset import store
 from pipeline.ingestion import releases
 from pipeline.runs.fingerprints import CODE
+from pipeline.runs.outputs import CachedOutputs, locked_stages
 from pipeline.runs.registries import registry
 from pipeline.runs.repository import repository
 from pipeline.runs.run import PROMOTE, Run, find, recorded, stage_of, workspaces
@@ -89,12 +90,9 @@ def _bring(run: Run, wanted: Collection[str]) -> None:
 
     Raises `DataError` if one is gone, `TransientError` if the store does not answer.
     """
-    from pipeline.runs.remote import CachedOutputs
-
-    lock = yaml.safe_load((run.path / "dvc.lock").read_text()) if (run.path / "dvc.lock").exists() else {"stages": {}}
     cached = CachedOutputs.of(run.path)
     targets = set()
-    for output in (output["path"] for stage in lock["stages"].values() for output in stage.get("outs", ())):
+    for output in (output["path"] for stage in locked_stages(run.path).values() for output in stage.get("outs", ())):
         if output in cached:
             for path in map(PurePosixPath, wanted):
                 if PurePosixPath(output).is_relative_to(path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.buckets.bucket import Bucket, Object
-from pipeline.sources.item import NO_FOLDER, Item, folder_label, is_hidden
+from pipeline.sources.item import NO_FOLDER, Item, folder_label
 
 _UNSAFE = ("unsafe-name", "a part of its key is empty, '.' or '..', which no folder can be called")
 
@@ -24,11 +24,10 @@ class BucketSource:
     def list(self) -> Iterator[Item]:
         for found in self.bucket.list():
             names = found.key[len(self.bucket.prefix) :].split("/")
-            if not any(map(is_hidden, names)):
-                unsafe = any(name in {"", ".", ".."} for name in names)
-                label = None if unsafe else folder_label(names[:-1])
-                problem = _UNSAFE if unsafe else NO_FOLDER if label is None else None
-                yield Item(found.uri, found.key, found.etag, label, found.bytes, problem=problem)
+            unsafe = any(name in {"", ".", ".."} for name in names)
+            label = None if unsafe else folder_label(names[:-1])
+            problem = _UNSAFE if unsafe else NO_FOLDER if label is None else None
+            yield Item(found.uri, found.key, found.etag, label, found.bytes, problem=problem)
 
     def find(self, name: str) -> Item | None:
         if (found := self.bucket.find(name)) is None:

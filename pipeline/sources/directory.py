@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from pipeline.errors import DataError, TransientError
-from pipeline.sources.item import NO_FOLDER, Item, folder_label, is_hidden, printable
+from pipeline.files import is_hidden
+from pipeline.sources.item import NO_FOLDER, Item, folder_label, printable
 
 _NOT_A_FILE = ("not-a-file", "a broken link, a pipe, a socket or a device")
 

@@ -25,11 +25,6 @@ class Item:
     attributes: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
-def is_hidden(name: str) -> bool:
-    """Whether tools mark what is so named as unfinished or no content. `.` and `..` are S3 keys' own business."""
-    return name.startswith(".") and name not in {".", ".."}
-
-
 def folder_label(folders: Sequence[str]) -> str | None:
     """The innermost folder's name as a label; None right below the source, and for a name of spaces only."""
     return (tidy(printable(folders[-1])) or None) if folders else None

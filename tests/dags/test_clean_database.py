@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import clean_database
+import process_death
 import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
@@ -66,7 +66,7 @@ def _work(airflow: Path) -> None:
 def test_a_timeout_stops_the_command(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(airflow))
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD", "true")
-    monkeypatch.setattr(clean_database, "GRACE_SECONDS", 1)
+    monkeypatch.setattr(process_death, "GRACE_SECONDS", 1)
     begin = time.monotonic()
     with pytest.raises(AirflowTaskTimeout), timeout(2):
         run(30)

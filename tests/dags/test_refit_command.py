@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import process_command
+import process_death
 import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
@@ -178,7 +179,7 @@ def test_on_kill_ends_the_command(refit: Callable[[str], Path]) -> None:
 def test_a_timeout_stops_a_command_that_hangs(
     hang: str, refit: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_command, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(process_death, "GRACE_SECONDS", 0.5)
     folder = refit(f"open('pid', 'w').write(str(os.getpid()))\n{hang}")
     operator = RunStage(task_id="train", stage="train", part="final")
     begin = time.monotonic()

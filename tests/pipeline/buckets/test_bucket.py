@@ -87,6 +87,13 @@ def test_more_objects_than_one_page_are_all_listed(s3: Any) -> None:
     assert len({found.key for found in Bucket("photos", "").list()}) == 2005
 
 
+def test_what_tools_hide_or_make_of_folders_is_not_listed(s3: Any, bucket: Bucket) -> None:
+    for key in ("1/a", "1/.DS_Store", "1/.tmp-x/a", ".b"):
+        s3.put_object(Bucket="photos", Key=key, Body=BODY)
+    s3.put_object(Bucket="photos", Key="1/folder/")
+    assert [found.key for found in replace(bucket, read_timeout=10).list()] == ["1/a"]
+
+
 def test_a_copy_in_another_process_reads_the_same(s3: Any, bucket: Bucket) -> None:
     s3.put_object(Bucket="photos", Key="cat/a.png", Body=BODY)
     [found] = bucket.list()

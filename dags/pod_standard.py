@@ -38,8 +38,11 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 
 
-def violations(template: Mapping[str, Any]) -> Iterator[str]:
-    """One line each: where, what it says, what is allowed. `template`: a pod as its manifest has it."""
+def violations(template: Any) -> Iterator[str]:
+    """One line each: where, what it says, what is allowed. `template`: what the file of a pod's manifest holds."""
+    if shapeless := list(_shapeless(template)):
+        yield from shapeless
+        return
     for name, value in (_get(template, "metadata.annotations") or {}).items():
         if name.startswith(APPARMOR) and not str(value).startswith(("runtime/default", "localhost/")):
             yield f"metadata.annotations.{name} is {value}, allowed is runtime/default or localhost/…"
@@ -60,7 +63,19 @@ def violations(template: Mapping[str, Any]) -> Iterator[str]:
                     yield f"{where}.securityContext.{field} is {value!r}, allowed is {allowed}"
 
 
+def _shapeless(template: Any) -> Iterator[str]:
+    """What is no pod, so that nothing else can be looked at."""
+    for path in ("", "metadata", "metadata.annotations", "spec"):
+        value = _get(template, path)
+        if not isinstance(value, Mapping) and (value is not None or not path):
+            yield f"{path or 'the file'} is {value!r}, allowed is a mapping"
+    for path in ("spec.volumes", "spec.containers", "spec.initContainers"):
+        value = _get(template, path) or []
+        if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
+            yield f"{path} is {value!r}, allowed is a list of mappings"
+
+
 def _get(value: Any, path: str) -> Any:
-    for key in path.split("."):
+    for key in filter(None, path.split(".")):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value

@@ -122,7 +122,9 @@ def test_a_disk_that_fills_up_during_a_stage(
 ) -> None:
     """REFIT_HOME's disk is full when a stage writes, and again when the stage is retried; then space is made."""
     home = small_disk / "home"
-    deployment = deployments.local(postgres[1], logging={"base_log_folder": str(tmp_path / "logs")})
+    # Airflow's own output lies on the full disk, too: a retry that dies of that is missed by its heartbeat alone.
+    logging = {"base_log_folder": str(tmp_path / "logs")}
+    deployment = deployments.local(postgres[1], logging=logging, scheduler=SCHEDULER)
     ballast = small_disk / "ballast"
     try:
         with server.start(home, dags=dags, deployment=deployment).client() as client:

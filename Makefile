@@ -33,7 +33,7 @@ down: setup ## stop what `make ui` started
 test: lint ## checks and tests
 	$(BIN)/python -m pytest -m "not airflow and not docker and not mlflow and not services and not kfp and not processes" --numprocesses auto --dist loadfile
 
-test-processes: setup ## tests that train, kill and race whole processes
+test-processes: setup ## tests of whole processes that train, predict, are killed or race
 	$(BIN)/python -m pytest -m processes
 
 test-airflow: setup ## tests that run whole retrainings in Airflow

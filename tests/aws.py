@@ -12,6 +12,8 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
+from tests.servers import running
+
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -66,11 +68,5 @@ def at_once() -> Iterator[str]:
 @contextmanager
 def _serving(app: App) -> Iterator[str]:
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

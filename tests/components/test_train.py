@@ -16,6 +16,8 @@ from pipeline import files, settings
 from pipeline.training import export
 from tests.pipeline.training import workspace
 
+pytestmark = pytest.mark.processes
+
 CHANGES = ["train.input_size=32", "train.views=0"]
 PROBE = ["train.recipe=linear_probe", "train.phases.head.epochs=1"]
 
@@ -83,7 +85,6 @@ def test_a_wrong_setting_is_one_line_and_leaves_the_older_model(
     assert [path.name for path in (tmp_path / "models").rglob("*")] == ["final", "model.keras"]
 
 
-@pytest.mark.processes
 def test_training_that_is_told_to_stop_goes_on_to_the_same_model(tmp_path: Path) -> None:
     changes = ("train.recipe=custom", "train.phases={warm: {epochs: 8}, tune: {unfreeze: {top: 1}, epochs: 3}}")
     for name in ("whole", "stopped"):
@@ -110,7 +111,6 @@ def test_training_that_is_told_to_stop_goes_on_to_the_same_model(tmp_path: Path)
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.processes
 def test_two_workers_train_the_model_that_one_would(tmp_path: Path) -> None:
     for name in ("alone", "together"):
         (tmp_path / name).mkdir()

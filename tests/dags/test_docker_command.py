@@ -24,6 +24,8 @@ from hypothesis import strategies as st
 from refit_command import RefitFailure, TransientFailure, tasks
 from refit_settings import Docker, Settings, load, params_file
 
+from tests.servers import running
+
 
 def settings(**changes: Any) -> Docker:
     stated = yaml.safe_load(params_file().read_text())["execution"]["docker"]
@@ -277,8 +279,7 @@ class Answers(BaseHTTPRequestHandler):
     ids=["reset", "removed while it runs", "removed as it ends"],
 )
 def test_what_happens_to_a_running_container_is_retried(behaviour: dict[str, Any], words: str) -> None:
-    with Engine(**behaviour) as engine:
-        threading.Thread(target=engine.serve_forever, args=(0.01,), daemon=True).start()
+    with running(Engine(**behaviour)) as engine:
         address = f"tcp://127.0.0.1:{engine.server_port}"
         operator = tasks(make(settings(url=address))).RunStage(task_id="train", stage="train", part="final")
         instance = SimpleNamespace(dag_id="retrain", task_id="train", map_index=0, try_number=1)
@@ -288,4 +289,3 @@ def test_what_happens_to_a_running_container_is_retried(behaviour: dict[str, Any
                 operator.execute({"ti": instance, "run_id": "manual__1+00:00", "params": {}})
         finally:
             ExecutorSafeguard.tracker.reset(token)
-            engine.shutdown()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socketserver
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
@@ -15,6 +14,8 @@ import notifications
 import pytest
 from notifications import Message, Notice
 from refit_settings import Notify
+
+from tests.servers import running
 
 NOBODY = {"slack_webhook": None, "slack": None, "slack_channel": None, "smtp": None, "smtp_to": (), "http": None}
 
@@ -34,13 +35,8 @@ def posted() -> Iterator[tuple[int, list[dict[str, Any]]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_port, found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(HTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield server.server_port, found
 
 
 @pytest.fixture
@@ -62,13 +58,8 @@ def mailed() -> Iterator[tuple[int, list[str]]]:
                 if line.upper().startswith(b"QUIT"):
                     return
 
-    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_address[1], found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as server:
+        yield server.server_address[1], found
 
 
 def context(xcoms: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:

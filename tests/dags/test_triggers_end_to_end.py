@@ -11,7 +11,6 @@ import json
 import re
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from PIL import Image
 
 from embedded import server
 from embedded.client import Client, DagRun
+from tests.servers import running
 
 pytestmark = pytest.mark.airflow
 
@@ -108,12 +108,8 @@ def listener() -> Iterator[Listener]:
 
     http = HTTPServer(("127.0.0.1", 0), Handler)
     found.port = http.server_port
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    yield found
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with running(http):
+        yield found
 
 
 @pytest.fixture(scope="module")

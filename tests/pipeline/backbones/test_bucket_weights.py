@@ -8,7 +8,6 @@ import boto3
 import numpy as np
 import pytest
 import tensorflow as tf
-from moto.server import ThreadedMotoServer
 
 from pipeline.backbones import bucket_weights, tf_checkpoint, weights
 from pipeline.errors import ModelError
@@ -18,16 +17,14 @@ from tests import aws
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """A client of a store on loopback, with one bucket, `models`, which the AWS configuration leads to."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
     monkeypatch.setenv("REFIT_HOME", str(tmp_path / "home"))
-    aws.configure(monkeypatch, f"{host}:{port}")
-    client = boto3.Session().client("s3")
-    client.create_bucket(Bucket="models")
-    yield client
-    client.close()
-    server.stop()
+    with aws.at_once() as address:
+        aws.configure(monkeypatch, address)
+        client = boto3.Session().client("s3")
+        client.create_bucket(Bucket="models")
+        yield client
+        client.close()
+        aws.forget(address)
 
 
 def test_each_version_of_a_file_comes_once(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

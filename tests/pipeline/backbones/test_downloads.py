@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from pipeline.backbones import downloads
 from pipeline.errors import ModelError
+from tests.servers import running
 
 BODY = b"weights" * 1000
 
@@ -39,11 +39,9 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setenv("REFIT_HOME", str(tmp_path / "home"))
-    with Server(("127.0.0.1", 0), Handler) as made:
+    with running(Server(("127.0.0.1", 0), Handler)) as made:
         monkeypatch.setattr(downloads, "BASE", f"http://127.0.0.1:{made.server_port}/tensorflow/keras-applications/")
-        threading.Thread(target=made.serve_forever, daemon=True).start()
         yield made
-        made.shutdown()
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.servers import running
+
 SILENCE = 0.3  # seconds
 
 
@@ -105,11 +107,5 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     proxy = FaultyProxy(upstream, f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.02))
-    thread.start()
-    try:
+    with running(server):
         yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -14,7 +14,6 @@ import pytest
 from botocore.config import Config
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
-from moto.server import ThreadedMotoServer
 
 from pipeline.buckets.bucket import Bucket
 from pipeline.errors import DataError, SettingsError, TransientError
@@ -40,15 +39,12 @@ DIGEST = hashlib.md5(BODY).hexdigest()
 @pytest.fixture(scope="module")
 def store() -> Iterator[tuple[str, Any]]:
     """host:port of a real HTTP server on loopback that speaks S3, and a client of it."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    client = boto3.Session("test", "test", region_name="us-east-1").client(
-        "s3", endpoint_url=f"http://{host}:{port}", config=Config(request_checksum_calculation="when_required")
-    )
-    yield f"{host}:{port}", client
-    client.close()
-    moto.stop()
+    with aws.at_once() as address:
+        client = boto3.Session("test", "test", region_name="us-east-1").client(
+            "s3", endpoint_url=f"http://{address}", config=Config(request_checksum_calculation="when_required")
+        )
+        yield address, client
+        client.close()
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +21,7 @@ from pipeline.cli.main import app
 from pipeline.promotion.registry import Registry
 from pipeline.settings import code_root
 from tests.pipeline.promotion.finished_run import finished_run
+from tests.servers import running
 
 ASKS = {"approval": {"required": True, "why": "gate.approval is always."}}
 RUN_ID = "manual__2026-03-01T02:15:00+00:00"
@@ -84,10 +84,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def airflow() -> Iterator[Airflow]:
-    with Airflow() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with running(Airflow()) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ def test_a_source_that_is_missing_empty_or_without_classes(refit: Refit, source:
     assert "ingest.source" in error_line(refit("run"))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -113,6 +114,7 @@ def test_a_home_that_cannot_be_written(refit: Refit, source: Path, tmp_path: Pat
     assert (done.returncode, "REFIT_HOME" in error_line(done)) == (78, True)
 
 
+@pytest.mark.processes
 def test_a_scheduler_starts_a_run_and_its_stages(refit: Refit, source: Path) -> None:
     for _ in range(2):  # a retried task finds the run as it is
         done = refit("start", "--run-id", "manual__2026-01-02T03:04:05+00:00", "--source", str(source))

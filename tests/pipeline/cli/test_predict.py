@@ -29,6 +29,7 @@ def refit(refit_home: Path, tmp_path: Path) -> Refit:
     return call
 
 
+@pytest.mark.processes
 def test_good_files_are_answered_and_bad_ones_end_it_with_65(refit: Refit, tmp_path: Path) -> None:
     published.publish(tmp_path / "content")
     (tmp_path / "in").mkdir()
@@ -69,6 +70,7 @@ def test_what_is_not_there_is_said(refit: Refit, tmp_path: Path) -> None:
     assert "found no file" in refit("predict", "empty").stderr
 
 
+@pytest.mark.processes
 def test_a_model_is_exported_once(refit: Refit, tmp_path: Path) -> None:
     version = published.publish(tmp_path / "content")
     done = refit("export", "--form", "keras", "--to", "out.keras")

@@ -67,6 +67,7 @@ def test_pending_counts_what_no_run_has_read_whatever_became_of_it(
     assert refit("pending", "--model", "other").exit_code == 0
 
 
+@pytest.mark.processes
 def test_machines_without_a_common_disk_know_what_the_others_have_read(
     refit: Refit, refit_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +93,7 @@ def test_machines_without_a_common_disk_know_what_the_others_have_read(
         assert "execution.remote" in done.stdout
 
 
+@pytest.mark.processes
 def test_gc_removes_old_runs_and_their_objects_and_a_later_run_goes_on(
     refit: Refit, refit_home: Path, source: Path, png: Callable[..., bytes]
 ) -> None:

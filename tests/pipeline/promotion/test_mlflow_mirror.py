@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from pipeline.promotion.opening import open_registry
 from pipeline.promotion.promote import promote
 from pipeline.promotion.registry import Registry
 from tests.pipeline.promotion.finished_run import finished_run
+from tests.servers import running
 
 TOKEN = {"Authorization": "Bearer secret"}
 
@@ -58,15 +58,8 @@ def answering(status: int, body: bytes) -> Iterator[tuple[str, list[dict[str, st
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}", seen
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.mark.parametrize(

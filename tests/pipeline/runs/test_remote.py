@@ -147,6 +147,7 @@ def test_machines_take_turns(machine: Callable[[str], Path], source: Path) -> No
     }
 
 
+@pytest.mark.processes
 def test_what_was_cut_off_is_not_seen_elsewhere(machine: Callable[[str], Path], source: Path) -> None:
     machine("a")
     start("1", source)
@@ -238,6 +239,7 @@ def test_a_part_that_ends_while_another_hands_its_results_on_is_not_lost(
     assert set(newest_state("1").lock) == {"train@fold-0", "train@fold-1", "train@fold-2"}
 
 
+@pytest.mark.processes
 def test_a_state_is_read_while_other_parts_replace_their_outputs(machine: Callable[[str], Path], source: Path) -> None:
     machine("a")
     run = start("1", source)
@@ -321,6 +323,7 @@ def test_files_that_went_away_go_away_elsewhere(machine: Callable[[str], Path], 
     assert not (runs.find("1").path / "failure.json").exists()
 
 
+@pytest.mark.processes
 def test_a_store_without_what_a_run_names_is_no_fresh_start(
     machine: Callable[[str], Path], source: Path, bucket: str
 ) -> None:
@@ -356,6 +359,7 @@ def refit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.processes
 def test_a_failure_is_seen_on_other_machines(machine: Callable[[str], Path], source: Path, tmp_path: Path) -> None:
     a = machine("a")
     done = refit(a, "start", "--run-id=1", f"--source={tmp_path / 'nowhere'}")
@@ -394,6 +398,7 @@ def test_a_killed_stage_leaves_the_run_as_it_was(machine: Callable[[str], Path],
     assert not (again.path / "up").exists()
 
 
+@pytest.mark.processes
 def test_a_file_of_a_run_is_shown_on_any_machine_and_no_other_file(
     machine: Callable[[str], Path], source: Path
 ) -> None:

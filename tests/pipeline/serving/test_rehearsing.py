@@ -134,7 +134,7 @@ class TestContainer:
         ("image", "timeout", "words"),
         [
             ("broken:1", 60.0, "ended before the model was available.*cannot open shared object"),
-            ("mute:1", 8.0, "not available after 8 seconds"),
+            ("mute:1", 2.0, "not available after 2 seconds"),
         ],
     )
     def test_one_that_does_not_serve_the_model_is_a_finding(

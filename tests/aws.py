@@ -7,7 +7,9 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
+import boto3
 import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
@@ -56,6 +58,27 @@ def one_at_a_time(around: Callable[[App], App] = lambda app: app) -> Iterator[st
 
     with _serving(app) as address:
         yield address
+
+
+def new_bucket() -> str:
+    """The name of an empty bucket that no other test has, in the store that the AWS configuration leads to."""
+    name = f"models-{uuid4().hex}"
+    client = boto3.Session().client("s3")
+    client.create_bucket(Bucket=name)
+    client.close()
+    return name
+
+
+@contextmanager
+def one_bucket(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[Any]:
+    """Yield a client of an S3 store with the bucket `name` alone, which the AWS configuration leads to."""
+    with one_at_a_time() as address:
+        configure(monkeypatch, address)
+        client = boto3.Session().client("s3")
+        client.create_bucket(Bucket=name)
+        yield client
+        client.close()
+        forget(address)
 
 
 @contextmanager

@@ -6,9 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
-import boto3
 import httpx
 import pytest
 import yaml
@@ -28,14 +26,13 @@ Browse = Callable[..., httpx.Client]
 @pytest.fixture
 def elsewhere(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The empty REFIT_HOME of this server, after another machine has begun the run `far`."""
-    name = uuid4().hex
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     params = yaml.safe_load((code_root() / "params.yaml").read_text())
-    params["execution"]["remote"] = f"s3://{name}/refit"
-    params["registry"]["location"] = f"s3://{name}/models"
     with aws.one_at_a_time() as address:
         aws.configure(monkeypatch, address)
-        boto3.client("s3").create_bucket(Bucket=name)
+        bucket = aws.new_bucket()
+        params["execution"]["remote"] = f"s3://{bucket}/refit"
+        params["registry"]["location"] = f"s3://{bucket}/models"
         for machine in ("theirs", "ours"):
             home = tmp_path / machine
             home.mkdir()

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,13 +17,8 @@ from tests import aws
 def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """A client of a store on loopback, with one bucket, `models`, which the AWS configuration leads to."""
     monkeypatch.setenv("REFIT_HOME", str(tmp_path / "home"))
-    with aws.at_once() as address:
-        aws.configure(monkeypatch, address)
-        client = boto3.Session().client("s3")
-        client.create_bucket(Bucket="models")
+    with aws.one_bucket(monkeypatch, "models") as client:
         yield client
-        client.close()
-        aws.forget(address)
 
 
 def test_each_version_of_a_file_comes_once(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import boto3
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -73,10 +71,7 @@ def test_machines_without_a_common_disk_know_what_the_others_have_read(
 ) -> None:
     with aws.one_at_a_time() as address:
         aws.configure(monkeypatch, address)
-        bucket = uuid4().hex
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=bucket)
-        client.close()
+        bucket = aws.new_bucket()
         params = yaml.safe_load((refit_home / "params.yaml").read_text())
         params["execution"]["remote"] = f"s3://{bucket}/refit"
         params["registry"]["location"] = f"s3://{bucket}/models"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
-import boto3
 import pytest
 
 from pipeline.promotion.opening import open_registry
@@ -21,15 +19,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of an empty bucket of a store on loopback, which the AWS configuration leads to."""
     with aws.one_at_a_time() as address:
         aws.configure(monkeypatch, address)
-        yield new_bucket()
-
-
-def new_bucket() -> str:
-    name = f"models-{uuid4().hex}"
-    client = boto3.Session().client("s3")
-    client.create_bucket(Bucket=name)
-    client.close()
-    return name
+        yield aws.new_bucket()
 
 
 @pytest.fixture(params=["folder", "bucket"])

@@ -21,7 +21,6 @@ from pipeline.promotion.bucket_storage import BucketStorage
 from pipeline.promotion.opening import open_registry
 from pipeline.promotion.registry import MODEL, Registry
 from tests import aws
-from tests.pipeline.promotion.conftest import new_bucket
 from tests.pipeline.promotion.models import content, go_live
 
 Answer = Callable[[dict[str, Any], Callable[[], list[bytes]]], list[bytes] | tuple[str, bytes]]
@@ -59,7 +58,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 @pytest.fixture
 def bucket(store: Store) -> str:
-    return new_bucket()
+    return aws.new_bucket()
 
 
 @pytest.fixture
@@ -252,7 +251,7 @@ def test_many_may_fetch_at_once(registry: Registry, refit_home: Path, tmp_path: 
 
 
 def test_the_copy_of_another_registry_is_not_taken_for_this_ones(registry: Registry, tmp_path: Path) -> None:
-    other = open_registry(f"s3://{new_bucket()}", "classifier")
+    other = open_registry(f"s3://{aws.new_bucket()}", "classifier")
     for one, text in ((registry, "a"), (other, "b"), (registry, "a")):
         if not one.versions():
             go_live(one, tmp_path / text, text)

@@ -22,7 +22,6 @@ from pipeline.promotion.promote import FINAL, promote
 from pipeline.promotion.registry import MODEL, Registry
 from pipeline.promotion.storage import CHECKSUMS
 from tests import aws
-from tests.pipeline.promotion.conftest import new_bucket
 from tests.pipeline.promotion.finished_run import finished_run
 
 
@@ -234,7 +233,7 @@ def test_a_promotion_into_a_bucket_may_be_killed_at_any_write(tmp_path: Path, mo
     with aws.one_at_a_time(killer.around) as address:
         aws.configure(monkeypatch, address)
         for step in range(1, 100):
-            location = f"s3://{new_bucket()}/models"
+            location = f"s3://{aws.new_bucket()}/models"
             told = context.Event()
             process = context.Process(target=_promote_when_told, args=(location, dict(os.environ), str(run), told))
             process.start()

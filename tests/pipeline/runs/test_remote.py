@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import boto3
 import numpy as np
@@ -65,12 +64,10 @@ def test_a_state_never_leaves_its_run(name: str) -> None:
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Of this test alone: the store behind it is one for the whole process."""
-    name = uuid4().hex
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     with aws.one_at_a_time() as address:
         aws.configure(monkeypatch, address)
-        boto3.client("s3").create_bucket(Bucket=name)
-        yield name
+        yield aws.new_bucket()
 
 
 @pytest.fixture

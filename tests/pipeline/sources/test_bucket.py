@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 
 from pipeline.errors import DataError
@@ -18,13 +17,8 @@ DIGEST = hashlib.md5(BODY).hexdigest()
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of a store with one bucket, `photos`, which the AWS configuration leads to."""
-    with aws.one_at_a_time() as address:
-        aws.configure(monkeypatch, address)
-        client = boto3.Session().client("s3")
-        client.create_bucket(Bucket="photos")
+    with aws.one_bucket(monkeypatch, "photos") as client:
         yield client
-        client.close()
-        aws.forget(address)
 
 
 def test_labels_and_versions_are_listed(s3: Any) -> None:

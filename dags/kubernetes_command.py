@@ -247,8 +247,9 @@ def template(settings: Kubernetes) -> str | None:
         raise ValueError(f"execution.kubernetes.template: expected a file with a pod, found none at {path}")
     try:
         pod = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"execution.kubernetes.template: expected YAML in {path}, got: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        what = " ".join(str(error).split())  # YAML's errors have several lines
+        raise ValueError(f"execution.kubernetes.template: expected YAML in {path}, got: {what}") from None
     if found := list(violations(pod)):
         raise ValueError(
             f"execution.kubernetes.template: expected a pod of the restricted Pod Security Standard, got in {path}: "

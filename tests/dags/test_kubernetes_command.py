@@ -244,13 +244,15 @@ def test_a_template_with_what_the_standard_forbids_is_refused(where: str, tmp_pa
         ("", "the file is None, allowed is a mapping"),
         ("[1, 2]", "the file is [1, 2], allowed is a mapping"),
         ("a: [", "YAML in "),
+        ("a: 1\n---\nb: 2", "expected a single document in the stream in"),
+        ("ä: 1", "invalid continuation byte"),
         ("metadata: {annotations: [a]}", "metadata.annotations is ['a'], allowed is a mapping"),
         ("spec: {volumes: [3]}", "spec.volumes is [3], allowed is a list of mappings"),
         ("spec: {containers: base}", "spec.containers is 'base', allowed is a list of mappings"),
     ],
 )
 def test_a_template_that_is_no_pod_is_refused(text: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "pod.yaml").write_text(text)
+    (tmp_path / "pod.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"execution\.kubernetes\.template: expected .*" + re.escape(words)):
         operator(template=str(tmp_path / "pod.yaml"))
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -56,14 +56,20 @@ def _stop_with_stdin() -> None:
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
-    for process in (*psutil.Process().children(recursive=True), psutil.Process()):
-        process.kill()
+    _send(signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _terminated(number: int, frame: object) -> None:
-    for child in psutil.Process().children(recursive=True):
-        child.terminate()
+    _send(signal.SIGTERM)
     raise SystemExit(128 + number)
+
+
+def _send(number: int) -> None:
+    """To all our descendants. One may end meanwhile, as they do when another of them has."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.send_signal(number)
 
 
 def _fail(error: RefitError) -> None:

@@ -18,6 +18,7 @@ from embedded import server
 from embedded.client import ApiError, Client
 from embedded.processes import recorded
 from tests.dags.test_embedded import SETTINGS, directory, draw
+from tests.processes import wait_until_over
 from tests.services import deployments, standin
 from tests.services.backends import Service
 from tests.services.test_faults import until
@@ -92,7 +93,7 @@ def test_a_killed_worker_while_training(
             parents = {process.pid for process in training.parents()}
             [worker] = [process for process in workers(home) if process.pid in parents]
             worker.kill()
-            until(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE, 10)
+            wait_until_over(training.pid, 10)
             assert ended(client, run_id) == "success"
             tasks = client.task_instances("retrain", run_id)
             assert sorted(task.try_number for task in tasks)[-2:] == [1, 2]  # nothing but the training ran again

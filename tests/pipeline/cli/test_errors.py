@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-import psutil
+from tests.processes import wait_until_over
 
 WAITING = """
 import subprocess
@@ -29,7 +29,26 @@ def test_a_command_ends_with_its_standard_input_when_asked_to() -> None:
         assert process.poll() is None
         process.stdin.close()
         assert process.wait(15) == 128 + 15
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    wait_until_over(child, 10)
+
+
+def test_a_descendant_that_ends_meanwhile_keeps_no_other_alive() -> None:
+    """As when a shell, ended first, takes its child along."""
+    listed = """
+import psutil
+real = psutil.Process.children
+ended = subprocess.Popen(["true"])
+gone = psutil.Process(ended.pid)
+ended.wait()
+psutil.Process.children = lambda process, recursive: [gone, *real(process, recursive)]
+with clear_errors():"""
+    command = [sys.executable, "-c", WAITING.replace("with clear_errors():", listed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.terminate()
+        assert process.wait(15) == 128 + 15
+    wait_until_over(child, 10)
 
 
 def test_an_empty_standard_input_alone_ends_nothing() -> None:

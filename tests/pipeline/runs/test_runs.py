@@ -23,6 +23,7 @@ from pipeline import files, retention, runs
 from pipeline.errors import RefitError, SettingsError, TransientError
 from pipeline.runs.reproduction import stop_stale
 from pipeline.settings import code_root, read_params, with_overrides
+from tests.processes import over
 
 MakeParams = Callable[..., dict[str, Any]]
 
@@ -255,7 +256,7 @@ def test_a_stage_that_outlived_its_killed_command_is_ended_first(asleep: tuple[r
     assert stage.is_running()
     assert runs.interrupted(run.params) == run
     assert runs.reproduce(run, "ingest")
-    assert not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
+    assert over(stage)
     assert (run.path / "data/manifest/0001.parquet").exists()
 
 

@@ -43,11 +43,9 @@ def exit_status(process: psutil.Process) -> int | None:
 
 
 def record(airflow: Path, url: str, started: dict[str, psutil.Process]) -> None:
-    entries = [
-        {"name": name, "pid": process.pid, "created": process.create_time()} for name, process in started.items()
-    ]
+    entries = [{"name": name, "pid": process.pid, "created": _created(process)} for name, process in started.items()]
     with private(airflow / "processes.json") as stream:
-        json.dump({"url": url, "processes": entries}, stream, indent=2)
+        json.dump({"url": url, "boot": _boot(), "processes": entries}, stream, indent=2)
 
 
 def recorded(airflow: Path) -> dict[str, Any] | None:
@@ -70,7 +68,19 @@ def alive(state: dict[str, Any]) -> list[psutil.Process]:
 
 
 def _same(process: psutil.Process, entry: dict[str, Any]) -> bool:
-    return bool(abs(process.create_time() - entry["created"]) < 0.1)
+    return bool(abs(_created(process) - entry["created"]) < 0.1)
+
+
+def _created(process: psutil.Process) -> float:
+    """In seconds; on Linux since the machine's start, as the time of day changes with the clock."""
+    moment = float(process.create_time())
+    return moment - psutil.boot_time() if psutil.LINUX else moment
+
+
+def _boot() -> str:
+    """Changes when the machine is restarted."""
+    identifier = Path("/proc/sys/kernel/random/boot_id")
+    return identifier.read_text().strip() if identifier.exists() else str(psutil.boot_time())
 
 
 def _sessions(airflow: Path) -> set[int]:
@@ -85,7 +95,7 @@ def _sessions(airflow: Path) -> set[int]:
         try:
             over = not _same(psutil.Process(entry["pid"]), entry)
         except psutil.NoSuchProcess:
-            over = entry["created"] < psutil.boot_time()
+            over = state.get("boot") != _boot()
         if not over:
             sessions.add(entry["pid"])
     return sessions

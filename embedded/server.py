@@ -34,7 +34,8 @@ PROCESSES = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
-START_SECONDS = 120.0
+START_SECONDS = 240.0  # 12 are usual
+BUSY_SECONDS = 60.0  # what lives may answer late, on a machine that trains or has just woken up
 LOG_LINES = 15
 
 
@@ -76,8 +77,13 @@ def start(home: Path, *, dags: Path = ROOT / "dags", deployment: Deployment | No
     airflow = home / "airflow"
     airflow.mkdir(parents=True, exist_ok=True)
     with _exclusive(airflow):
-        if server := running(home):
-            return server
+        deadline = time.monotonic() + BUSY_SECONDS
+        while server := _living(home):
+            if _healthy(server.url):
+                return server
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
         end(airflow)  # what a killed start or a crash left
         try:
             return _start(home, airflow, dags, deployment or Deployment())
@@ -88,12 +94,16 @@ def start(home: Path, *, dags: Path = ROOT / "dags", deployment: Deployment | No
 
 def running(home: Path) -> Server | None:
     """The server of `home` if its four processes live and its API answers."""
+    server = _living(home)
+    return server if server and _healthy(server.url) else None
+
+
+def _living(home: Path) -> Server | None:
     airflow = home / "airflow"
     state = recorded(airflow)
     if state is None or len(alive(state)) < len(PROCESSES):
         return None
-    server = Server(airflow, state["url"], config.password_of(airflow))
-    return server if _healthy(server.url) else None
+    return Server(airflow, state["url"], config.password_of(airflow))
 
 
 def stop(home: Path) -> bool:

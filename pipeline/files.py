@@ -6,13 +6,14 @@ taken for an output.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,25 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_directory(target: Path) -> Iterator[Path]:
-    """Yield an empty temporary directory beside `target`; on success it takes `target`'s place."""
+def replacing_directory(target: Path, *, one_content: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary directory beside `target`; on success it takes `target`'s place.
+
+    `one_content`: what has that name always holds the same. Processes that make it at once then leave alone what the
+    first has made, which others may read by now.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
     try:
         yield temporary
         temporary.chmod(0o755)
-        if target.exists():
+        if target.exists() and not one_content:
             shutil.rmtree(target)
-        temporary.rename(target)
+        try:
+            temporary.rename(target)
+        except OSError as error:
+            if not one_content or error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            shutil.rmtree(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -87,13 +97,17 @@ def write_table(target: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def clear_temporaries(folder: Path) -> None:
-    """Remove what a killed writer left in `folder` (this level only). Call it where one writer owns `folder`."""
+def clear_temporaries(folder: Path, *, before: float | None = None) -> None:
+    """Remove what killed writers left in `folder` (this level only) and, if others may write there, nobody has touched
+    since `before` (Unix time). What cannot be removed does no harm."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
+        with suppress(OSError):  # its writer lives and has just renamed it, say
+            if before is not None and leftover.lstat().st_mtime >= before:
+                continue
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
 
 
 def sha256(path: Path) -> str:

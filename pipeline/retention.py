@@ -22,6 +22,8 @@ from pipeline.runs import Run
 from pipeline.settings import refit_home
 
 _DIGEST = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")  # parsing the YAML takes 50 times as long
+# Folders below REFIT_HOME that several processes write to.
+_SHARED = ("runs", "cache/weights", "cache/weights/s3", "cache/models/*", "cache/features/*", "cache/embedding")
 ABANDONED_AFTER = 30 * 24 * 3600  # seconds without a change, after which a run counts as given up, whatever it says
 
 
@@ -107,10 +109,10 @@ def bytes_of(run: Run) -> int:
 
 
 def sweep_temporaries(now: float) -> None:
-    """Remove what killed commands left among the runs, once it is certain that they are dead."""
-    for path in (refit_home() / "runs").glob(f"{files.TEMPORARY_PREFIX}*"):
-        if now - path.lstat().st_mtime > 24 * 3600:
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove what killed commands left beside the runs and what is kept for all of them, once they are surely dead."""
+    for pattern in _SHARED:
+        for folder in refit_home().glob(pattern):
+            files.clear_temporaries(folder, before=now - 24 * 3600)
 
 
 def unneeded_objects(locks: Iterable[str]) -> list[Path]:

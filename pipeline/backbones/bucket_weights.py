@@ -72,7 +72,7 @@ def _kept(uri: str, bucket: Bucket, items: list[tuple[str, Object]]) -> Path:
     version = "\n".join([uri, *sorted(f"{name} {item.etag}" for name, item in items)])
     target = downloads.cache() / "s3" / hashlib.sha256(version.encode()).hexdigest()[:32]
     if not target.is_dir():
-        with files.replacing_directory(target) as temporary:
+        with files.replacing_directory(target, one_content=True) as temporary:
             for name, item in items:
                 path = temporary / name
                 path.parent.mkdir(parents=True, exist_ok=True)

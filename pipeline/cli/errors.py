@@ -17,17 +17,19 @@ from rich.console import Console
 
 from pipeline.cli.text import plain
 from pipeline.errors import RefitError
+from pipeline.processes import outlast
 from pipeline.settings import DRIVER
 from pipeline.stage import explain
 
 STOP_WITH_STDIN = "REFIT_STOP_WITH_STDIN"
 GRACE_SECONDS = 20
+CHILDREN_SECONDS = 15  # less, so that what follows their end has its time, too
 EXIT_NOTHING_NEW = 99  # no failure: schedulers skip what would follow
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """One line for what a user can mend; SIGTERM ends our children too, as a terminal's Ctrl-C does."""
+    """One line for what a user can mend; SIGTERM ends our children, then us, as a terminal's Ctrl-C does."""
     signal.signal(signal.SIGTERM, _terminated)
     if os.environ.pop(STOP_WITH_STDIN, None):  # not for our children
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
@@ -61,15 +63,20 @@ def _stop_with_stdin() -> None:
 
 
 def _terminated(number: int, frame: object) -> None:
-    _send(signal.SIGTERM)
+    """A stage uses the time to write what it has; it would be killed if we ended before it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut off what the first one has begun
+    outlast(_send(signal.SIGTERM), CHILDREN_SECONDS)
+    _send(signal.SIGKILL)
     raise SystemExit(128 + number)
 
 
-def _send(number: int) -> None:
+def _send(number: int) -> list[psutil.Process]:
     """To all our descendants. One may end meanwhile, as they do when another of them has."""
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with suppress(psutil.Error):
             child.send_signal(number)
+    return children
 
 
 def _fail(error: RefitError) -> None:

@@ -111,6 +111,13 @@ class FolderStorage:
             except FileExistsError:
                 # NFS repeats a request whose answer was lost, and then finds its own link.
                 return self.move(move["generation"]) == move
+            except OSError as error:
+                if error.errno not in {errno.EPERM, errno.ENOTSUP}:
+                    raise
+                raise ModelError(
+                    f"Expected a file system with hard links at {self.root}, found one without ({error.strerror}).",
+                    fix="set registry.location to a folder on another, or to s3://…",
+                ) from error
             finally:
                 staged.unlink(missing_ok=True)
         return True
@@ -136,15 +143,14 @@ class FolderStorage:
                 _flush(self.root)
                 return version
             except OSError as error:
+                if error.errno == errno.ENOENT and (self.root / str(version)).is_dir() and not staged.exists():
+                    return version  # NFS repeats a request whose answer was lost, and then finds the old name gone
                 if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                     raise
 
     def _sweep(self) -> None:
         """Remove what killed processes have left, once no living one can still be at work on it."""
-        for name in self._names(self.root):
-            path = self.root / name
-            if name.startswith(files.TEMPORARY_PREFIX) and time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
-                shutil.rmtree(path, ignore_errors=True)
+        files.clear_temporaries(self.root, before=time.time() - _ABANDONED_AFTER)
 
     def _names(self, folder: Path) -> list[str]:
         """Not `glob`, which takes a folder that may not be read for an empty one."""

@@ -24,8 +24,8 @@ from pipeline.runs.run import (
     INTERRUPTED,
     RUNNING,
     Run,
-    alive,
     configure,
+    driven,
     fetch,
     parent_of,
     recorded,
@@ -50,7 +50,7 @@ def interrupted(params: Mapping[str, Any]) -> Run | None:
     if not candidates:
         return None
     last, record = candidates[-1]
-    cut_off = record["status"] in {RUNNING, INTERRUPTED} and not alive(record["owner"])
+    cut_off = record["status"] in {RUNNING, INTERRUPTED} and not driven(last)
     same = last.params == params and code_digest(last.path) == code_digest(code_root())
     return last if cut_off and same else None
 

@@ -10,7 +10,6 @@ state of the first: file by file, and in `dvc.lock` and `run.json` entry by entr
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -26,7 +25,7 @@ from typing import Any, TypeVar, cast
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline import files
+from pipeline import files, locks
 from pipeline.buckets.bucket import Bucket
 from pipeline.buckets.objects import Objects, remote
 from pipeline.errors import DataError, TransientError
@@ -249,8 +248,8 @@ class Workspaces:
         paths = {digest: run / name for name, digest in mine.files.items() if digest in wanted}
 
         def send(digest: str) -> None:
-            body = paths[digest].read_bytes()
-            if hashlib.sha256(body).hexdigest() != digest:
+            body = paths[digest].read_bytes() if paths[digest].exists() else None
+            if body is None or hashlib.sha256(body).hexdigest() != digest:
                 raise TransientError(f"{paths[digest]} changed while it was being sent.", fix="run again")
             self._put(f"files/{digest}", body)
 
@@ -314,10 +313,8 @@ class Workspaces:
     @contextlib.contextmanager
     def _alone(self, run: str) -> Iterator[None]:
         """Of the processes of this machine; folds may run in one directory."""
-        folder = self.folder / _SYNCED
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{run}.lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with locks.opened(self.folder / _SYNCED / f"{run}.lock") as stream:
+            locks.lock(stream)
             yield
 
 

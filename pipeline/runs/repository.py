@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import re
 import shutil
@@ -11,8 +10,9 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
+from pipeline import locks
 from pipeline.errors import DataError, RefitError, TransientError
 from pipeline.runs.run import workspaces
 from pipeline.settings import refit_home
@@ -35,30 +35,34 @@ def require_space() -> None:
 def using_cache() -> Iterator[None]:
     """While a stage runs, what it has put into the cache is in no dvc.lock yet, so nobody may clear the cache of what
     none names. The system ends this with the process, however that ends."""
-    with _cache_lock() as stream:
-        with contextlib.suppress(OSError):  # a file system without locks; there the cache is never cleared either
-            fcntl.flock(stream, fcntl.LOCK_SH)
+    with locks.opened(_cache_lock()) as stream:
+        locks.lock(stream, shared=True)
         yield
 
 
 @contextlib.contextmanager
 def cache_alone() -> Iterator[bool]:
     """Whether no stage works with the cache; if so, none begins to until the block is left."""
-    with _cache_lock() as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+    with locks.opened(_cache_lock()) as stream:
+        yield locks.lock(stream, wait=False)
+
+
+def _cache_lock() -> Path:
+    return refit_home() / "cache" / "in-use.lock"
 
 
 @contextlib.contextmanager
-def _cache_lock() -> Iterator[IO[bytes]]:
-    path = refit_home() / "cache" / "in-use.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as stream:
-        yield stream
+def _among_living(path: Path) -> Iterator[None]:
+    """Forget what DVC has noted of processes that were killed: who comes first into a run knows that nobody else is in.
+
+    DVC goes by the number alone. In containers a next attempt often has the number of the one before, and what that
+    held would be busy for good; a note cut off by a full disk could never be read again.
+    """
+    with locks.opened(path / ".dvc/tmp/in-use.lock") as stream:
+        if locks.lock(stream, wait=False):
+            (path / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+        locks.lock(stream, shared=True)
+        yield
 
 
 @contextlib.contextmanager
@@ -68,23 +72,18 @@ def repository(path: Path) -> Iterator[Any]:
     DVC's own errors become ours; what a stage said is in failure.json.
     """
     from dvc.exceptions import DvcException  # 0.6 s to import, which `refit --help` need not pay
-    from dvc.lock import LockError
     from dvc.repo import Repo
-    from dvc.rwlock import RWLockFileCorruptedError
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # "Running stage …", "Updating lock file …": we say it ourselves
     try:
         # Parts of one run that end together wait for each other: after three seconds DVC would give a training up.
         with (
             using_cache(),
+            _among_living(path),
             Repo(str(path), config=_dvc_remote(), _wait_for_lock=True) as repo,
             contextlib.chdir(path),
         ):
             yield repo
-    except (LockError, RWLockFileCorruptedError) as error:
-        raise TransientError(
-            f"The run {path.name} is busy: {error}.", fix="wait for its other stage, then run again"
-        ) from error
     except DvcException as error:
         raise _explain_dvc(path, error) from error
     except sqlite3.OperationalError as error:  # DVC's own notes on files
@@ -103,11 +102,14 @@ def _dvc_remote() -> dict[str, Any] | None:
 
 
 def _explain_dvc(path: Path, error: BaseException) -> RefitError:
+    from dvc.lock import LockError
+    from dvc.rwlock import RWLockFileCorruptedError
+
     last, cause = error, cast(BaseException | None, error)
     while cause is not None:
         if isinstance(cause, OSError) and (known := explain(cause)) is not None:
             return known
-        if "is busy" in str(cause):
+        if isinstance(cause, LockError | RWLockFileCorruptedError):
             return TransientError(f"The run {path.name} is busy.", fix="wait for its other stage, then run again")
         exited = re.search(r"exited with (-?\d+)$", str(cause))
         if exited and (number := _signal(int(exited[1]))):

@@ -8,6 +8,7 @@ import psutil
 
 from pipeline import files
 from pipeline.errors import RefitError, SettingsError, TransientError
+from pipeline.processes import outlast
 from pipeline.runs.repository import repository, require_space
 from pipeline.runs.run import Run, stage_names, stage_of, workspaces
 from pipeline.runs.sharing import bring_inputs, hand_on
@@ -52,14 +53,15 @@ def stop_stale(run: Run, target: str) -> None:
         if mine and process.info["cwd"] == folder:
             try:
                 process.kill()
-                process.wait(10)
             except psutil.NoSuchProcess:
                 continue
-            except (psutil.TimeoutExpired, psutil.AccessDenied) as error:
+            except psutil.AccessDenied:
+                pass
+            if outlast([process], 10):
                 raise TransientError(
-                    f"Process {process.pid} of an earlier attempt at {target} cannot be ended ({error}).",
+                    f"Process {process.pid} of an earlier attempt at {target} cannot be ended.",
                     fix="end it, then run again",
-                ) from None
+                )
 
 
 def _done(run: Run, target: str) -> Path:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import os
+import platform
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import yaml
 
-from pipeline import files
+from pipeline import files, locks
 from pipeline.errors import DataError, RefitError, SettingsError, TransientError
 from pipeline.settings import refit_home, remote_location
 from pipeline.stage import record_failure
@@ -29,6 +30,8 @@ DECIDED = {REFUSED, PROMOTED, REJECTED, WAITING}
 BASES = {*DECIDED, NOTHING_NEW}  # later runs build on the data of these; nothing new may still mean new quarantine
 
 PROMOTE = "promote"  # the one step that acts on the world, hence no stage of the graph
+_DRIVING = ".dvc/tmp/driving.lock"
+_LOOK_SECONDS = 1  # `driven` has the lock for a moment
 _DVC_CONFIG = """\
 [core]
     no_scm = true
@@ -154,32 +157,29 @@ def decided(run: Run) -> Run:
     return run
 
 
-def alive(owner: Mapping[str, Any] | None) -> bool:
-    """Whether the process that drives a run still exists (its number may have been given to another)."""
-    if owner is None:
-        return False
-    try:
-        return psutil.Process(owner["pid"]).create_time() == owner["started"]
-    except psutil.NoSuchProcess:
-        return False
+def driven(run: Run) -> bool:
+    """Whether a process works on `run`, on this machine or on another that has the same REFIT_HOME."""
+    with locks.opened(run.path / _DRIVING) as stream:
+        return not locks.lock(stream, shared=True, wait=False)
 
 
 def require_idle(run: Run) -> None:
     """Raises `TransientError` if a process works on `run`."""
-    if alive(run.record["owner"]):
-        raise TransientError(
-            f"The run {run.run_id} is being worked on by process {run.record['owner']['pid']}.", fix="wait for it"
-        )
+    if driven(run):
+        raise _busy(run)
+
+
+def _busy(run: Run) -> TransientError:
+    owner = run.record["owner"]
+    by = f"process {owner['pid']} of {owner['host']}" if owner else "another process"
+    return TransientError(f"The run {run.run_id} is being worked on by {by}.", fix="wait for it")
 
 
 @contextlib.contextmanager
 def deciding(run: Run) -> Iterator[None]:
     """Of this machine's processes, one at a time acts on the decision on a run."""
-    path = run.path / ".dvc/tmp/deciding.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as stream:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(stream, fcntl.LOCK_EX)
+    with locks.opened(run.path / ".dvc/tmp/deciding.lock") as stream:
+        locks.lock(stream)
         yield
 
 
@@ -189,11 +189,19 @@ def driving(run: Run) -> Iterator[None]:
 
     Raises `TransientError` if another process does.
     """
-    require_idle(run)
-    # Held by processes that were killed; a process that got the number of one would look like its holder.
-    (run.path / ".dvc/tmp/rwlock").unlink(missing_ok=True)
-    me = psutil.Process()
-    run.update(status=RUNNING, owner={"pid": me.pid, "started": me.create_time()})
+    with locks.opened(run.path / _DRIVING) as stream:
+        deadline = time.monotonic() + _LOOK_SECONDS
+        while not locks.lock(stream, wait=False):
+            if time.monotonic() > deadline:
+                raise _busy(run)
+            time.sleep(0.05)
+        with _keeping_record(run):
+            yield
+
+
+@contextlib.contextmanager
+def _keeping_record(run: Run) -> Iterator[None]:
+    run.update(status=RUNNING, owner={"pid": os.getpid(), "host": platform.node()})
     try:
         yield
     except RefitError as error:

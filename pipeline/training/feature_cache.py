@@ -10,6 +10,7 @@ Processes may write to one shelf at once; a row that both have computed is then 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -57,16 +58,18 @@ class Cache:
         """
         if not self.folder.is_dir():
             return
-        places = [place for place in self.folder.iterdir() if place.is_dir()]
-        places.sort(key=lambda place: place.stat().st_mtime)
-        sizes = {place: sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) for place in places}
-        excess = sum(sizes.values()) - self.limit
-        for place in places:
+        shelves = []
+        for place in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another training adds to it, or trims, too
+                size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+                shelves.append((place.stat().st_mtime, size, place))
+        excess = sum(size for _, size, _ in shelves) - self.limit
+        for _, size, place in sorted(shelves):
             if excess <= 0:
                 return
-            logger.info("removing %.1f GB of frozen features that were not used for longest", sizes[place] / 1e9)
+            logger.info("removing %.1f GB of frozen features that were not used for longest", size / 1e9)
             shutil.rmtree(place, ignore_errors=True)
-            excess -= sizes[place]
+            excess -= size
 
 
 class Shelf:

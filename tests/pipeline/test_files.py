@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,23 @@ def test_digests(tmp_path: Path) -> None:
     assert files.sha256_tree(tmp_path) == before
     (tmp_path / "a").rename(tmp_path / "b")
     assert files.sha256_tree(tmp_path) != before
+
+
+def test_what_others_may_be_writing_is_left_for_a_while(tmp_path: Path) -> None:
+    for name, touched in (("old", 1000), ("new", 3000)):
+        (tmp_path / f".tmp-{name}").mkdir()
+        os.utime(tmp_path / f".tmp-{name}", (touched, touched))
+    files.clear_temporaries(tmp_path, before=2000)
+    assert [path.name for path in tmp_path.iterdir()] == [".tmp-new"]
+
+
+def test_a_directory_of_one_content_stays_where_another_was_first(tmp_path: Path) -> None:
+    """Its files are open elsewhere by then."""
+    target = tmp_path / "out"
+    with files.replacing_directory(target, one_content=True) as mine:
+        (mine / "a").write_text("1")
+        with files.replacing_directory(target, one_content=True) as others:
+            (others / "a").write_text("1")
+        first = (target / "a").stat().st_ino
+    assert (target / "a").stat().st_ino == first
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

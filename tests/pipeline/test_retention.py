@@ -91,12 +91,14 @@ def test_a_chain_of_idle_runs_is_shortened(make: Make) -> None:
 
 def test_remains_of_killed_commands_go_once_they_are_old(make: Make, refit_home: Path) -> None:
     make("01", runs.PROMOTED)
-    for name in (".tmp-old", ".tmp-new"):
-        (refit_home / "runs" / name).mkdir()
-    os.utime(refit_home / "runs/.tmp-old", (NOW - 2 * DAY, NOW - 2 * DAY))
-    os.utime(refit_home / "runs/.tmp-new", (NOW, NOW))
+    for place in ("runs", "cache/weights/s3", "cache/features/0a1b"):
+        for name, touched in ((".tmp-old", NOW - 2 * DAY), (".tmp-new", NOW)):
+            (refit_home / place / name).mkdir(parents=True)
+            os.utime(refit_home / place / name, (touched, touched))
     retention.sweep_temporaries(NOW + 1)
     assert {path.name for path in (refit_home / "runs").iterdir()} == {"01", ".tmp-new"}
+    assert list((refit_home / "cache").glob("**/.tmp-old")) == []
+    assert len(list((refit_home / "cache").glob("**/.tmp-new"))) == 2
 
 
 def test_objects_that_no_lock_names_are_unneeded(refit_home: Path) -> None:

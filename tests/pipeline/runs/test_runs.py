@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
+import platform
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,9 +24,10 @@ import yaml
 
 from pipeline import files, retention, runs
 from pipeline.errors import RefitError, SettingsError, TransientError
+from pipeline.processes import over
+from pipeline.runs.repository import repository
 from pipeline.runs.reproduction import stop_stale
 from pipeline.settings import code_root, read_params, with_overrides
-from tests.processes import over
 
 MakeParams = Callable[..., dict[str, Any]]
 
@@ -260,14 +264,41 @@ def test_a_stage_that_outlived_its_killed_command_is_ended_first(asleep: tuple[r
     assert (run.path / "data/manifest/0001.parquet").exists()
 
 
+def test_a_number_that_was_given_to_another_process_drives_no_run(params: MakeParams) -> None:
+    run = runs.create("1", params())
+    run.update(status=runs.RUNNING, owner={"pid": os.getppid(), "host": platform.node()})
+    runs.require_idle(run)
+    assert runs.interrupted(run.params) == run
+
+
+@pytest.fixture(params=["held", "cut off"])
+def left_by_dvc(request: pytest.FixtureRequest) -> str:
+    """What DVC notes of a stage at work; its process was killed and its number is that of another now, or the disk was
+    full."""
+    entry = {"pid": os.getppid(), "cmd": "refit stage ingest"}
+    note = json.dumps({"write": {"data/manifest": entry}, "read": {}})
+    return note if request.param == "held" else note[:20]
+
+
+def test_what_dvc_has_noted_of_a_killed_process_blocks_nothing(params: MakeParams, left_by_dvc: str) -> None:
+    run = runs.create("1", params())
+    with repository(run.path):  # while another is in the run, it may be that one's note
+        (run.path / ".dvc/tmp/rwlock").write_text(left_by_dvc.replace("data/", f"{run.path}/data/"))
+        with pytest.raises(TransientError, match="busy"):
+            runs.reproduce(run, "ingest")
+    assert runs.reproduce(run, "ingest")
+
+
 def test_a_process_is_found_under_a_home_that_is_a_link(refit_home: Path, tmp_path: Path) -> None:
     (tmp_path / "real/runs/1").mkdir(parents=True)
     refit_home.symlink_to(tmp_path / "real")
     run = runs.Run(refit_home / "runs/1")
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "components.ingest"], cwd=run.path)
     try:
+        while "components.ingest" not in psutil.Process(left.pid).cmdline():  # empty for a moment
+            pass
         stop_stale(run, "ingest")
-        assert not psutil.pid_exists(left.pid)
+        assert left.wait(10) == -signal.SIGKILL
     finally:
         left.kill()
         left.wait()

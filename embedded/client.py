@@ -18,6 +18,10 @@ class ApiError(Exception):
     """Airflow refused a call; the text holds its answer."""
 
 
+class Faltered(ApiError):
+    """Airflow could not answer, which may pass: its database is busy, say."""
+
+
 @dataclass(frozen=True)
 class TaskInstance:
     task_id: str
@@ -60,7 +64,7 @@ class Client:
         if self._http.get(f"/api/v2/pools/{name}").status_code == httpx.codes.NOT_FOUND:
             _checked(self._http.post("/api/v2/pools", json={"name": name, "slots": slots}))
 
-    def unpause(self, dag_id: str, *, timeout: float = 60) -> None:
+    def unpause(self, dag_id: str, *, timeout: float = 180) -> None:
         """Wait until the DAG was parsed, then let it run. Raises `ApiError` if it cannot be parsed."""
         deadline = time.monotonic() + timeout
         while (answer := self._http.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False})).status_code == 404:
@@ -128,7 +132,8 @@ class Client:
 
 def _checked(answer: httpx.Response) -> Any:
     if answer.is_error:
-        raise ApiError(
+        kind = Faltered if answer.is_server_error else ApiError
+        raise kind(
             f"{answer.request.method} {answer.request.url} was answered {answer.status_code}: {answer.text[:500]}"
         )
     return answer.json()

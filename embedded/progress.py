@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from embedded.client import FINISHED_RUN, Client, TaskInstance
+from embedded.client import FINISHED_RUN, Client, Faltered, TaskInstance
 
 POLL_SECONDS = 0.7
 GIVE_UP_AFTER = 10  # failed polls in a row
@@ -38,7 +38,7 @@ def watch(
                 state = client.run_state(dag_id, run_id)
                 tasks = _sorted(client.task_instances(dag_id, run_id), order)
                 misses = 0
-            except httpx.TransportError:
+            except (httpx.TransportError, Faltered):
                 misses += 1
                 if misses == GIVE_UP_AFTER:
                     raise

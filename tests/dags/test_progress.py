@@ -38,3 +38,17 @@ def test_a_part_without_a_name_yet_is_numbered_from_one(monkeypatch: pytest.Monk
         watch(client, "retrain", "r", ["train", "gate"], Console(file=shown, width=100))
     names = [" ".join(line.split()[2:-1]) for line in shown.getvalue().splitlines()]
     assert names == ["train fold-0", "train #2", "train #3", "gate"]
+
+
+def test_an_answer_that_is_missing_for_a_moment_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite is locked for longer than Airflow waits, on a machine that trains."""
+    locked = iter([500, 503])
+
+    def falter(request: httpx.Request) -> httpx.Response:
+        status = next(locked, None) if request.url.path.endswith("/r") else None
+        return answer(request) if status is None else httpx.Response(status, text="database is locked")
+
+    monkeypatch.setattr(httpx, "Client", functools.partial(httpx.Client, transport=httpx.MockTransport(falter)))
+    with Client("http://airflow.invalid", "admin", "secret") as client:
+        state, tasks = watch(client, "retrain", "r", ["train", "gate"], Console(file=io.StringIO(), width=100))
+    assert (state, len(tasks)) == ("failed", 4)

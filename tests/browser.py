@@ -20,6 +20,7 @@ PATIENCE = 60  # seconds
 _FLAGS = (
     "--headless",
     "--no-sandbox",  # tests also run as root, where Chromium's own sandbox does not start
+    "--disable-dev-shm-usage",  # a container's is small
     "--disable-gpu",
     "--disable-quic",
     "--disable-sync",
@@ -94,7 +95,7 @@ def chromium() -> Iterator[Tab]:
         try:
             # Whoever drives it may be busy elsewhere for longer than a ping would wait.
             address = _page(_port(Path(profile) / "DevToolsActivePort"))
-            with connect(address, max_size=None, ping_interval=None) as connection:
+            with connect(address, max_size=None, ping_interval=None, open_timeout=PATIENCE) as connection:
                 yield Tab(connection)
         finally:
             process.terminate()
@@ -111,5 +112,11 @@ def _port(announced: Path) -> str:
 
 
 def _page(port: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=PATIENCE) as answer:
-        return str(next(tab["webSocketDebuggerUrl"] for tab in json.load(answer) if tab["type"] == "page"))
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=PATIENCE) as answer:
+            for tab in json.load(answer):
+                if tab["type"] == "page":
+                    return str(tab["webSocketDebuggerUrl"])
+        time.sleep(0.05)
+    raise TimeoutError("Chromium did not open a page.")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from pipeline import files, settings
 from pipeline.training import export
 from tests.pipeline.training import workspace
+from tests.servers import free_ports
 
 pytestmark = pytest.mark.processes
 
@@ -86,7 +86,7 @@ def test_a_wrong_setting_is_one_line_and_leaves_the_older_model(
 
 
 def test_training_that_is_told_to_stop_goes_on_to_the_same_model(tmp_path: Path) -> None:
-    changes = ("train.recipe=custom", "train.phases={warm: {epochs: 8}, tune: {unfreeze: {top: 1}, epochs: 3}}")
+    changes = ("train.recipe=custom", "train.phases={warm: {epochs: 24}, tune: {unfreeze: {top: 1}, epochs: 3}}")
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
         workspace.write(tmp_path / name)
@@ -95,7 +95,7 @@ def test_training_that_is_told_to_stop_goes_on_to_the_same_model(tmp_path: Path)
     process = start(tmp_path / "stopped", "fold-0", *changes)
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("warm 1/8"):
+        if line.startswith("warm 1/24"):
             process.send_signal(signal.SIGTERM)
             break
     _, errors = process.communicate(timeout=PATIENCE)
@@ -120,11 +120,7 @@ def test_two_workers_train_the_model_that_one_would(tmp_path: Path) -> None:
     same = ("train.phases.head.optimizer=sgd", "train.head.dropout=0.0")
     changes = ("train.batch_size=8", "train.phases.head.epochs=3", *same)
     assert run(tmp_path / "alone", "fold-0", *changes).returncode == 0
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for found in sockets:
-            found.bind(("127.0.0.1", 0))
-        cluster = {"worker": [f"127.0.0.1:{found.getsockname()[1]}" for found in sockets]}
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
 
     with contextlib.ExitStack() as stack:
         workers = []

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "docker"
 BASE = "refit-test-base:trixie"
 TARGETS = ("airflow", "data", "train-cpu")  # train-gpu differs from train-cpu by CUDA's 4 GB
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 FREE_BYTES = 25 << 30
 
 
@@ -86,7 +86,7 @@ def _answers(address: str) -> bool:
     try:
         with contextlib.closing(docker.DockerClient(base_url=address, timeout=5)) as client:
             return bool(client.ping())
-    except DockerException:
+    except (DockerException, OSError):  # the latter: it takes long to answer
         return False
 
 
@@ -136,10 +136,12 @@ def base_image(address: str) -> str:
             raise NoEngine("Without BASE_IMAGE, the package debootstrap makes the base of the images.")
         BUILD.mkdir(parents=True, exist_ok=True)
         tree, archive = BUILD / "debian", BUILD / "debian.tar"
-        shutil.rmtree(tree, ignore_errors=True)
         # stdout is long; on failure debootstrap says more in its own log.
         command = ["debootstrap", "--variant=minbase", "trixie", str(tree)]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        for attempt in range(3):  # it gives up at the first package that the network keeps back
+            shutil.rmtree(tree, ignore_errors=True)
+            if subprocess.run(command, stdout=subprocess.DEVNULL, check=attempt == 2).returncode == 0:
+                break
         ours, theirs = Path("/usr/local/share/ca-certificates"), tree / "usr/local/share/ca-certificates"
         if ours.is_dir():
             shutil.copytree(ours, theirs, dirs_exist_ok=True)

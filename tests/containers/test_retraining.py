@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,19 @@ def test_every_task_runs_in_a_container(client: Client, home: Path, source: Path
 
     def watch() -> None:
         """Note every container; kill the first that trains fold-1."""
-        for event in images.events(filters={"type": "container", "event": ["start", "die"]}, decode=True):
+        kinds = {"type": "container", "event": ["create", "start", "die"], "label": f"refit.home={home}"}
+        for event in images.events(since=begun, filters=kinds, decode=True):
             if ended.is_set():
                 return
             attributes = event["Actor"]["Attributes"]
-            if event["status"] == "start" and "refit.task" in attributes:
+            if event["status"] == "create":  # at its start, one of a short task may be gone before we ask
                 container = images.containers.get(event["id"])
                 seen[event["id"]] = {**attributes, "host": container.attrs["HostConfig"], **container.attrs["Config"]}
-                if attributes["refit.part"] == "fold-1" and not killed:
-                    killed.append(event["id"])
-                    container.kill()
+            elif event["status"] == "start" and attributes["refit.part"] == "fold-1" and not killed:
+                killed.append(event["id"])
+                images.containers.get(event["id"]).kill()
 
+    begun = int(time.time())
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     run_id, state, tasks, shown = retrain(client, {"source": str(source), "set": SETTINGS})

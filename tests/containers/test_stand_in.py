@@ -97,7 +97,7 @@ def run(address: str, script: str, *, map_index: int = 0, attempt: int = 1, **ch
 operators: list[Any] = []
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s"
@@ -179,11 +179,11 @@ def test_secrets_reach_the_container_and_no_log(
 
 def test_a_container_that_outgrows_its_memory_says_so(address: str) -> None:
     with pytest.raises(TransientFailure, match=r"ran out of memory \(limit: 64m\)"):
-        run(address, """perl -e '$x = "a" x 300_000_000'; exit $?""", memory="64m")
+        run(address, """perl -e '$x = "a" x 300_000_000'; s=$?; sleep 1; exit $s""", memory="64m")
 
 
 def test_a_timeout_stops_the_container_and_is_what_fails_the_task(address: str, client: docker.DockerClient) -> None:
-    with pytest.raises(AirflowTaskTimeout), timeout(3):
+    with pytest.raises(AirflowTaskTimeout), timeout(10):
         run(address, "sleep 60")
     operators[-1].on_kill()  # Airflow calls it then, when the container is gone already
     assert ours(client) == []
@@ -194,14 +194,14 @@ def test_a_cancelled_task_stops_its_container(address: str, client: docker.Docke
 
     def work() -> None:
         try:
-            run(address, "trap 'echo bye; exit 143' TERM; echo up; sleep 60 & wait")
+            run(address, "trap 'echo bye; exit 143' TERM; echo up; sleep 60 & wait", stop_seconds=20)
         except TransientFailure as error:
             caught.append(error)
 
     before = len(operators)
     worker = threading.Thread(target=work)
     worker.start()
-    wait_for(lambda: [found for found in ours(client) if found.status == "running"])
+    wait_for(lambda: [found for found in ours(client) if b"up" in found.logs()])
     operators[before].on_kill()
     worker.join(30)
     assert "status 143: bye" in str(caught[0])
@@ -225,7 +225,7 @@ def test_what_the_engine_refuses_is_explained(address: str) -> None:
     with pytest.raises(
         (RefitFailure, TransientFailure), match="refit-no-such"
     ):  # where no registry answers, the latter
-        run(address, "true", images={"data": "refit-no-such", "train": "refit-no-such"})
+        run(address, "true", images=dict.fromkeys(("data", "train"), "127.0.0.1:1/refit-no-such"))
     with pytest.raises(RefitFailure, match=r"/no/such/folder"):
         run(address, "true", mounts=[{"source": "/no/such/folder", "target": "/in"}])
     with pytest.raises(RefitFailure, match=r"execution\.docker\.gpus"):
@@ -281,7 +281,7 @@ def test_old_leftovers_of_other_tasks_are_removed_and_running_ones_stay(
 
     known = {"refit.home": os.environ["REFIT_HOME"], "refit.task": "another"}
     ended = client.containers.run(IMAGE, ["refit", "true"], labels=known, detach=True)
-    running = client.containers.run(IMAGE, ["refit", "sleep 60"], labels=known, detach=True)
+    running = client.containers.run(IMAGE, ["refit", "sleep 600"], labels=known, detach=True)
     ended.wait()
     run(address, "true")
     assert {found.id for found in ours(client)} == {ended.id, running.id}

@@ -13,6 +13,8 @@ from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 from clean_database import CleanDatabase, knows_database
 
+from pipeline.processes import outlast
+
 
 def run(days: int | None) -> Any:
     operator = CleanDatabase(task_id="clean_database", days=days)
@@ -68,19 +70,19 @@ def test_a_timeout_stops_the_command(airflow: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD", "true")
     monkeypatch.setattr(process_death, "GRACE_SECONDS", 1)
     begin = time.monotonic()
-    with pytest.raises(AirflowTaskTimeout), timeout(2):
+    with pytest.raises(AirflowTaskTimeout), timeout(5):
         run(30)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 30
     assert not psutil.pid_exists(int((airflow / "pid").read_text()))
 
 
 def test_the_command_ends_with_a_task_that_is_killed(airflow: Path) -> None:
     worker = multiprocessing.get_context("spawn").Process(target=_work, args=(airflow,))
     worker.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (airflow / "pid").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     command = psutil.Process(int((airflow / "pid").read_text()))
     worker.kill()
     worker.join()
-    assert psutil.wait_procs([command], timeout=10) == ([command], [])
+    assert outlast([command], 10) == []

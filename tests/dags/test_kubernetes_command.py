@@ -276,7 +276,7 @@ def expanded(text: str, variables: dict[str, str]) -> str:
     return read.sub(lambda found: "$" if found[1] is None else variables.get(found[1], found[0]), text)
 
 
-@hypothesis.settings(deadline=None, max_examples=30)  # the provider takes seconds to import, a pod some 10 ms to render
+@hypothesis.settings(max_examples=30)
 @given(st.lists(st.sampled_from(["$", "(", ")", "SECRET", "$(SECRET)", "ü", " "])).map("".join))
 def test_the_kubelet_gives_arguments_as_they_were_entered(reason: str) -> None:
     run = tasks(kubernetes_command(settings(namespace="refit", secrets=["refit-s3"])))

@@ -185,5 +185,5 @@ def test_a_timeout_stops_a_command_that_hangs(
     begin = time.monotonic()
     with pytest.raises(AirflowTaskTimeout), timeout(2):
         run(operator)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 30
     assert not psutil.pid_exists(int((folder / "pid").read_text()))

@@ -82,8 +82,14 @@ def tab(running: server.Server) -> Iterator[Tab]:
 
 
 def until(tab: Tab, condition: str, patience: float = PATIENCE) -> Any:
+    def value() -> Any:
+        try:
+            return tab.value(condition)
+        except RuntimeError:  # the page is just giving way to another
+            return None
+
     deadline = time.monotonic() + patience
-    while not (found := tab.value(condition)):
+    while not (found := value()):
         if time.monotonic() > deadline:
             shown = tab.value("document.body.innerText")
             raise TimeoutError(f"{condition} did not come true on {tab.value('location.href')}:\n{shown}")
@@ -92,8 +98,8 @@ def until(tab: Tab, condition: str, patience: float = PATIENCE) -> Any:
 
 
 def click(tab: Tab, element: str) -> None:
-    until(tab, f"!!({element}) && !({element}).disabled")
-    tab.value(f"({element}).click()")
+    # In one go: the page may put another in its place between two.
+    until(tab, f"(found => !!found && !found.disabled && (found.click(), true))({element})")
 
 
 def button(words: str, document: str = "document") -> str:
@@ -193,7 +199,7 @@ def test_a_model_that_is_rejected_leaves_everything_as_it_is(client: Client, hom
 def test_the_way_back_is_a_click_with_a_reason(tab: Tab, running: server.Server, home: Path, tmp_path: Path) -> None:
     go_live(registry(home), tmp_path, "a second version")
     tab.open(f"{running.url}/plugin/models", width=1280)
-    until(tab, f"{FRAME}?.body?.innerText.includes('Version 2 is live.')")
+    until(tab, f"{FRAME}?.readyState === 'complete' && {FRAME}.body.innerText.includes('Version 2 is live.')")
     click(tab, button("Roll back…", FRAME))
     go = f"{FRAME}.getElementById('go')"
     assert tab.value(f"{FRAME}.getElementById('confirm').open && {go}.disabled"), "a reason first"

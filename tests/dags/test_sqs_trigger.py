@@ -112,17 +112,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def test_a_burst_is_one_event_and_its_messages_are_deleted_afterwards(sqs: Any, queue: str) -> None:
     async def scenario() -> None:
-        async with watching(queue) as triggerer:
+        async with watching(queue, quiet=2) as triggerer:
             for number in range(3):
                 names = [f"inbox/cat/{number}-{item}+%C3%A4.jpg" for item in range(8)]
                 entries = [{"Id": str(i), "MessageBody": created(n)} for i, n in enumerate(names)]
                 await asyncio.to_thread(sqs.send_message_batch, QueueUrl=queue, Entries=entries)
-            found = await triggerer.event(20)
+            found = await triggerer.event(60)
             assert found is not None
             assert found["objects"] == 24
             assert all(name.endswith(" ä.jpg") for name in found["examples"])
             await until(lambda: left(sqs, queue) == 0)
-            assert await triggerer.event(1.5) is None
+            assert await triggerer.event(3) is None
 
     asyncio.run(scenario())
 

@@ -7,7 +7,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from typing import Any
 import psycopg2
 import pytest
 import redis
+
+from tests.servers import free_ports
 
 SECONDS = 30.0  # for a start or an end
 
@@ -82,7 +83,7 @@ def postgres() -> Iterator[tuple[Service, str]]:
             cwd="/",
             **_as(user),
         )
-        port = free_port()
+        port = free_ports(1)[0]
         # Nothing here has to survive the machine, only the program.
         settings = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
         dsn = f"host=127.0.0.1 port={port} user=airflow password={password} dbname=postgres connect_timeout=5"
@@ -104,7 +105,7 @@ def redis_server() -> Iterator[tuple[Service, str]]:
     if program is None:
         pytest.skip("Redis is not installed: apt-get install redis-server")
     with tempfile.TemporaryDirectory(prefix="refit-redis-") as folder:
-        password, port = secrets.token_urlsafe(16), free_port()
+        password, port = secrets.token_urlsafe(16), free_ports(1)[0]
         settings = {"bind": "127.0.0.1", "port": port, "requirepass": password, "dir": folder, "save": '""'}
         (Path(folder) / "redis.conf").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
         address = f"redis://:{password}@127.0.0.1:{port}/0"
@@ -124,9 +125,3 @@ def redis_server() -> Iterator[tuple[Service, str]]:
 def _as(user: str | None) -> dict[str, Any]:
     """Options of subprocess for a program that runs as another user."""
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

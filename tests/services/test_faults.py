@@ -24,6 +24,7 @@ from embedded import config, server
 from embedded.client import ApiError, Client
 from embedded.config import environment_of
 from embedded.processes import alive, record, recorded, spawn
+from tests.processes import wait_until_over
 from tests.services import backends, deployments, standin
 from tests.services.backends import Service
 from tests.services.standin import Events
@@ -144,7 +145,7 @@ def ended_well(site: Site, run_id: str, *, trainings: frozenset[int] = frozenset
 def retried_alone(site: Site, run_id: str, first: int) -> None:
     """The stage that was cut off runs again, after the first process has gone; then the run ends well."""
     began = until(lambda: pids if len(pids := site.events.pids("begin", HELD)) > 1 else [])
-    assert not psutil.pid_exists(first)
+    wait_until_over(first, 10)
     site.events.release(HELD)
     ended_well(site, run_id)
     assert began[1:] == site.events.pids("end", HELD)

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.servers import running
 
-SILENCE = 0.3  # seconds
+SILENCE = 1.5  # seconds
 
 
 @dataclass(frozen=True)

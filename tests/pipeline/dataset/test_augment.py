@@ -153,7 +153,7 @@ def test_images_that_may_not_be_mirrored_are_not() -> None:
 
 
 @given(st.floats(0, 0.5), st.floats(0, 0.9), st.floats(0, 0.9), st.booleans(), st.integers(2, 300), st.integers(2, 300))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_turning_zooming_and_shearing_leave_the_middle_in_place(
     rotation: float, zoom: float, shear: float, flip: bool, height: int, width: int
 ) -> None:
@@ -291,7 +291,7 @@ def test_a_third_of_the_hue_circle() -> None:
 
 
 @given(st.integers(0, 2**31), st.integers(2, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_grey_images_stay_grey(seed: int, side: int) -> None:
     grey = np.random.default_rng(seed).integers(0, 256, (8, side, side, 1), np.uint8).repeat(3, axis=3)
 
@@ -325,7 +325,7 @@ def test_an_erased_patch_shows_the_middle_grey_and_nothing_else_changes() -> Non
 
 
 @given(st.floats(0.05, 1.0), st.integers(1, 2**40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_crops_lie_inside_and_keep_their_area_and_shape(least: float, view: int) -> None:
     top, left, height, width = np.asarray(
         augment.crop(IDS, [view] * len(IDS), policy=Policy(crop=least), seed=0), np.float64

@@ -73,7 +73,7 @@ def test_an_image_that_is_gone_still_connects_others() -> None:
     assert near_duplicates.clusters("abcdefg", pairs) == dict.fromkeys("abc", "a") | dict.fromkeys("ef", "e")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 @example(3)  # in these an image that was quarantined is all that leads to its cluster
 @example(19)

@@ -61,7 +61,7 @@ def test_only_the_groups_nearest_to_the_border_are_moved_and_no_more_than_needed
         assert 60 - abs(off[0]) - 1 <= order.index(group) <= 120 + abs(off[0]) + abs(off[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 4))
 def test_no_group_could_be_moved_to_meet_the_shares_better(seed: int, largest: int, minimum: int) -> None:
     """For classes whose groups hold no other class; what earlier runs placed stays."""

@@ -170,9 +170,7 @@ class Sources(RuleBasedStateMachine):
 
 
 TestSources = Sources.TestCase
-TestSources.settings = settings(
-    max_examples=30, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestSources.settings = settings(max_examples=30, stateful_step_count=12, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_the_reason_stays_when_what_was_near_to_it_gets_its_place() -> None:

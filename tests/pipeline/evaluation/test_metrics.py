@@ -64,7 +64,7 @@ def test_no_images_means_nan() -> None:
     assert math.isnan(metrics.calibration_error(none, np.empty((0, 2))))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 8), images=st.integers(1, 60))
 def test_agrees_with_sklearn(seed: int, classes: int, images: int) -> None:
     generator = np.random.default_rng(seed)
@@ -102,7 +102,7 @@ def test_agrees_with_sklearn(seed: int, classes: int, images: int) -> None:
         assert metrics.top_k(labels, probabilities, k).mean() == pytest.approx(expected)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 6), images=st.integers(1, 40), steps=st.integers(2, 1000))
 def test_ranking_agrees_with_sklearn_with_ties_and_classes_without_images(
     seed: int, classes: int, images: int, steps: int

@@ -25,7 +25,7 @@ def test_a_share_of_single_images_is_a_beta_variable_far_into_its_tails(right: i
     assert ratios.probability(share(right, images), beta.ppf(tail)) == pytest.approx(tail, rel=1e-4)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25, derandomize=True)  # draws: one in 20000 is beyond the bound
 @given(seed=st.integers(0, 2**32 - 1), groups=st.integers(2, 12), threshold=st.floats(-0.9, 0.9))
 def test_differences_of_groups_of_all_sizes_are_as_often_as_drawn(seed: int, groups: int, threshold: float) -> None:
     generator = np.random.default_rng(seed)

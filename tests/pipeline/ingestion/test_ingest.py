@@ -366,7 +366,7 @@ def on_shelf(state: dict[str, tuple[str, str, bool]]) -> dict[str, File | bytes]
     }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states=st.lists(STATE, min_size=1, max_size=5))
 def test_only_the_final_state_of_a_source_counts(monkeypatch: pytest.MonkeyPatch, states: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -71,7 +71,7 @@ SHELVES = st.dictionaries(st.sampled_from(["cat/a", "cat/b", "dog/a", "dog/c", "
 State = dict[str, tuple[int, str, str | None]]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states=st.lists(SHELVES, min_size=1, max_size=4))
 def test_nothing_is_lost_and_nothing_is_announced_twice(
     refit_home: Path, monkeypatch: pytest.MonkeyPatch, states: list[State]

@@ -63,8 +63,8 @@ def bucket(store: Store) -> str:
 
 @pytest.fixture
 def registry(bucket: str, refit_home: Path) -> Registry:
-    """As `open_registry` gives it, but sooner tired of waiting."""
-    source = Bucket(bucket, "models/classifier/", attempts=2, read_timeout=1)
+    """As `open_registry` gives it, but sooner tired of asking."""
+    source = Bucket(bucket, "models/classifier/", attempts=2, read_timeout=10)
     patient = open_registry(f"s3://{bucket}/models", "classifier").storage
     impatient = BucketStorage(source, refit_home / "cache/models/classifier")
     assert (patient.base, patient.uri(3)) == (impatient.base, impatient.uri(3))

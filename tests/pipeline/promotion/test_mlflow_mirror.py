@@ -25,7 +25,7 @@ from pipeline.promotion.opening import open_registry
 from pipeline.promotion.promote import promote
 from pipeline.promotion.registry import Registry
 from tests.pipeline.promotion.finished_run import finished_run
-from tests.servers import running
+from tests.servers import free_ports, running
 
 TOKEN = {"Authorization": "Bearer secret"}
 
@@ -117,9 +117,7 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if command is None:
         pytest.skip("no mlflow command; `make test-mlflow` installs one")
     home = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     arguments = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     places = ["--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", f"{home}/artifacts"]
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
@@ -134,7 +132,11 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield uri
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def _wait(uri: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -6,6 +6,7 @@ and a file for each container.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -119,7 +120,8 @@ def rm(folder: Path, arguments: list[str]) -> int:
     for name in arguments:
         path = folder / f"{name}.container"
         if path.exists():
-            os.kill(int(str(_state(folder, name)["pid"])), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and been reaped
+                os.kill(int(str(_state(folder, name)["pid"])), signal.SIGKILL)
             path.unlink()
     return 0
 

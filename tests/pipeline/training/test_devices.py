@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from pipeline.errors import SettingsError
 from pipeline.training import devices
 from pipeline.training.devices import Devices
 from tests.pipeline.training import devices_script
+from tests.servers import free_ports
 
 SCRIPT = [sys.executable, "-m", "tests.pipeline.training.devices_script"]
 QUIET = {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -53,14 +53,6 @@ def finish(*processes: subprocess.Popen[str]) -> None:
     for process in processes:
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for found in sockets:
-            found.bind(("127.0.0.1", 0))
-        return [found.getsockname()[1] for found in sockets]
 
 
 def cluster(index: int, ports: list[int]) -> str:

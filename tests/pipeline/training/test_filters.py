@@ -50,7 +50,7 @@ def test_edges_of_a_full_step_are_white() -> None:
 
 
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(8, 12), st.integers(8, 12))), st.integers(1, 3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_edges_turn_with_the_image_and_do_not_depend_on_the_sign(image: np.ndarray, turns: int) -> None:
     edges = filters.apply(grey(image), ["edges"])
 

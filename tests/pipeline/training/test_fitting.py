@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -216,7 +217,10 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "pipeline.progress"]
 
 
-def test_progress_is_one_readable_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_one_readable_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", math.inf)
     with caplog.at_level(logging.INFO, logger="pipeline.progress"):
         problem.fit(network(), PHASE, tmp_path)
 

@@ -9,7 +9,7 @@ from pipeline.training import linking
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 50), st.floats(0.2, 0.8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_kept_are_the_components_with_a_seed(seed: int, height: int, width: int, density: float) -> None:
     random = np.random.default_rng(seed)
     allowed = random.random((2, height, width)) < density

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.promotion.gate.deciding import Decision, decide
@@ -339,7 +339,6 @@ def test_a_bar_within_the_interval_is_borderline(low: float | None, high: float,
     assert rule_of(decision, "accuracy floor").borderline == near
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(

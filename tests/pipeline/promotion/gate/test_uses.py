@@ -30,7 +30,7 @@ def test_a_decision_that_is_repeated_counts_once_and_not_for_itself(tmp_path: Pa
     assert uses.count(tmp_path, "r2", ["a"]) == Uses(1, 1, 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.sets(st.sampled_from("abcdef")), max_size=5), st.sets(st.sampled_from("abcdef"), min_size=1))
 def test_the_count_is_that_of_the_sets_that_hold_an_image(decisions: list[set[str]], test: set[str]) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -176,7 +176,7 @@ class Registry:
     def _moved(self, expected_generation: int) -> PromotionRefused:
         now = self.pointer()
         taken = expected_generation < now.generation
-        winner = f"; {audit.told(self.storage.move(expected_generation + 1))}" if taken else ""
+        winner = f"; {audit.told(self.storage.move(expected_generation + 1)).removesuffix('.')}" if taken else ""
         return PromotionRefused(
             f"The live pointer has moved from generation {expected_generation} to {now.generation} (version "
             f"{now.version}) since the decision{winner}.",

@@ -225,9 +225,10 @@ def outcome(status: Any, container: str, log: Iterable[str]) -> Outcome | None:
 
 
 def environment() -> dict[str, str]:
-    """As in containers; but a pod's standard input has ended before it begins."""
+    """As in containers; but a pod's standard input has ended before it begins, and another node may work on the same
+    run: SQLite's write-ahead log, in which DVC keeps what it knows of files, is for one machine."""
     given = {name: value for name, value in ENVIRONMENT.items() if name != "REFIT_STOP_WITH_STDIN"}
-    return {**given, "REFIT_HOME": str(refit_home())}
+    return {**given, "REFIT_HOME": str(refit_home()), "DVC_SITE_CACHE_DIR": f"{SCRATCH}/dvc"}
 
 
 def literal(text: str) -> str:

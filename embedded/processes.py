@@ -77,10 +77,14 @@ def _created(process: psutil.Process) -> float:
     return moment - psutil.boot_time() if psutil.LINUX else moment
 
 
-def _boot() -> str:
-    """Changes when the machine is restarted."""
-    identifier = Path("/proc/sys/kernel/random/boot_id")
-    return identifier.read_text().strip() if identifier.exists() else str(psutil.boot_time())
+def _before_restart(state: dict[str, Any], entry: dict[str, Any]) -> bool:
+    """Whether the machine was restarted since."""
+    return bool(state.get("boot") != _boot() if psutil.LINUX else entry["created"] < psutil.boot_time())
+
+
+def _boot() -> str | None:
+    """Linux's identity of the machine's start."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip() if psutil.LINUX else None
 
 
 def _sessions(airflow: Path) -> set[int]:
@@ -95,7 +99,7 @@ def _sessions(airflow: Path) -> set[int]:
         try:
             over = not _same(psutil.Process(entry["pid"]), entry)
         except psutil.NoSuchProcess:
-            over = state.get("boot") != _boot()
+            over = _before_restart(state, entry)
         if not over:
             sessions.add(entry["pid"])
     return sessions

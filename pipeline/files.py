@@ -105,7 +105,7 @@ def clear_temporaries(folder: Path, *, before: float | None = None) -> None:
             if before is not None and leftover.lstat().st_mtime >= before:
                 continue
             if leftover.is_dir():
-                shutil.rmtree(leftover)
+                shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink()
 

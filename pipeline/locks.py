@@ -3,13 +3,16 @@ would have to be believed, though numbers are given away again, clocks are set a
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import RefitError
+from pipeline.errors import RefitError, TransientError
 
 
 @contextmanager
@@ -20,19 +23,30 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def lock(stream: IO[Any], *, shared: bool = False, wait: bool = True) -> bool:
-    """Take the lock, in place of the one that `stream` has if any; False if another has it and we are not to wait.
+def lock(stream: IO[Any], *, shared: bool = False, seconds: float = math.inf) -> bool:
+    """Take the lock, in place of the one that `stream` has if any; False if another still has it after `seconds`.
 
-    Raises `RefitError` where the file system has no locks. DVC does not work on such a one either.
+    Raises `RefitError` where the file system has no locks (DVC does not work on such a one either), `TransientError`
+    where it has none just now, as while its server starts.
     """
-    operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + seconds
+    while not _flock(stream, kind if seconds == math.inf else kind | fcntl.LOCK_NB):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _flock(stream: IO[Any], operation: int) -> bool:
     try:
         fcntl.flock(stream, operation)
     except BlockingIOError:
         return False
     except OSError as error:
-        raise RefitError(
-            f"Expected a file system with locks, but {stream.name} cannot be locked ({error.strerror}).",
-            fix="put REFIT_HOME on one that has them (flock), or mount this one with them",
-        ) from error
+        problem = f"Expected a file system with locks, but {stream.name} cannot be locked ({error.strerror})."
+        if error.errno in {errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}:
+            fix = "put REFIT_HOME on one that has them (flock), or mount this one with them"
+            raise RefitError(problem, fix=fix) from error
+        raise TransientError(problem, fix="check its server, then run again") from error
     return True

@@ -86,8 +86,8 @@ def kept(found: Sequence[Run], promoted: Collection[str], keep: int, now: float)
 
 
 def remove_runs(found: Sequence[Run], keep: Collection[str]) -> int:
-    """Remove the directories of all runs but `keep`; gives the bytes that nothing else holds. One that is killed in
-    between leaves nothing that looks like a run."""
+    """Remove the directories of all runs but `keep` and those at work; gives the bytes that nothing else holds. Who is
+    killed in between leaves nothing that looks like a run."""
     records = {run.run_id: run.record for run in found}
     for run in found:
         record = records[run.run_id]
@@ -95,7 +95,7 @@ def remove_runs(found: Sequence[Run], keep: Collection[str]) -> int:
             run.update(parent=_decided(records, run.run_id))  # else a chain of such runs could never be shortened
     freed = 0
     for run in found:
-        if run.run_id not in keep:
+        if run.run_id not in keep and not runs.driven(run):
             freed += bytes_of(run)
             grave = Path(tempfile.mkdtemp(prefix=files.TEMPORARY_PREFIX, dir=run.path.parent))
             run.path.rename(grave / run.run_id)

@@ -67,6 +67,7 @@ def _terminated(number: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut off what the first one has begun
     outlast(_send(signal.SIGTERM), CHILDREN_SECONDS)
     _send(signal.SIGKILL)
+    signal.signal(signal.SIGTERM, _terminated)
     raise SystemExit(128 + number)
 
 

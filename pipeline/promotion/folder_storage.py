@@ -106,21 +106,25 @@ class FolderStorage:
             staged = target.with_name(f"{files.TEMPORARY_PREFIX}{move['id']}.json")
             try:
                 files.write_json(staged, move)
-                os.link(staged, target)
+                self._link(staged, target)
                 _flush(target.parent)
             except FileExistsError:
                 # NFS repeats a request whose answer was lost, and then finds its own link.
                 return self.move(move["generation"]) == move
-            except OSError as error:
-                if error.errno not in {errno.EPERM, errno.ENOTSUP}:
-                    raise
-                raise ModelError(
-                    f"Expected a file system with hard links at {self.root}, found one without ({error.strerror}).",
-                    fix="set registry.location to a folder on another, or to s3://…",
-                ) from error
             finally:
                 staged.unlink(missing_ok=True)
         return True
+
+    def _link(self, staged: Path, target: Path) -> None:
+        try:
+            os.link(staged, target)
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.ENOTSUP}:
+                raise
+            raise ModelError(
+                f"Expected a file system with hard links at {self.root}, found one without ({error.strerror}).",
+                fix="set registry.location to a folder on another, or to s3://…",
+            ) from error
 
     def rejections(self) -> list[dict[str, Any]]:
         folder = self.root / REJECTED_FOLDER

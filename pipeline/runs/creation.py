@@ -50,9 +50,9 @@ def interrupted(params: Mapping[str, Any]) -> Run | None:
     if not candidates:
         return None
     last, record = candidates[-1]
-    cut_off = record["status"] in {RUNNING, INTERRUPTED} and not driven(last)
+    unfinished = record["status"] in {RUNNING, INTERRUPTED}
     same = last.params == params and code_digest(last.path) == code_digest(code_root())
-    return last if cut_off and same else None
+    return last if unfinished and same and not driven(last) else None
 
 
 def create(run_id: str, params: Mapping[str, Any], *, scheduled: bool = False) -> Run:

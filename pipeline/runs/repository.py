@@ -44,7 +44,7 @@ def using_cache() -> Iterator[None]:
 def cache_alone() -> Iterator[bool]:
     """Whether no stage works with the cache; if so, none begins to until the block is left."""
     with locks.opened(_cache_lock()) as stream:
-        yield locks.lock(stream, wait=False)
+        yield locks.lock(stream, seconds=0)
 
 
 def _cache_lock() -> Path:
@@ -59,7 +59,7 @@ def _among_living(path: Path) -> Iterator[None]:
     held would be busy for good; a note cut off by a full disk could never be read again.
     """
     with locks.opened(path / ".dvc/tmp/in-use.lock") as stream:
-        if locks.lock(stream, wait=False):
+        if locks.lock(stream, seconds=0):
             (path / ".dvc/tmp/rwlock").unlink(missing_ok=True)
         locks.lock(stream, shared=True)
         yield

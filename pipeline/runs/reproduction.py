@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-from pipeline import files
+from pipeline import files, locks
 from pipeline.errors import RefitError, SettingsError, TransientError
 from pipeline.processes import outlast
 from pipeline.runs.repository import repository, require_space
 from pipeline.runs.run import Run, stage_names, stage_of, workspaces
 from pipeline.runs.sharing import bring_inputs, hand_on
 from pipeline.stage import DONE, FAILURE
+
+_ENDING_SECONDS = 30  # an attempt that was told to stop, or whose scheduler has died, ends within 20
 
 
 def reproduce(run: Run, target: str, *, force: bool = False) -> bool:
@@ -21,6 +25,23 @@ def reproduce(run: Run, target: str, *, force: bool = False) -> bool:
     Raises the `RefitError` that the stage ended with. A stage that was killed leaves the run as it was before.
     """
     require_space()
+    with _alone(run, target):
+        return _reproduce(run, target, force)
+
+
+@contextlib.contextmanager
+def _alone(run: Run, target: str) -> Iterator[None]:
+    """No two attempts at a stage write at once, on whatever machines of one REFIT_HOME: a scheduler may take the first
+    one for dead."""
+    with locks.opened(run.path / ".dvc/tmp" / f"{target}.lock") as stream:
+        if not locks.lock(stream, seconds=_ENDING_SECONDS):
+            raise TransientError(
+                f"Another attempt at {target} of the run {run.run_id} is at work.", fix="wait for it, then run again"
+            )
+        yield
+
+
+def _reproduce(run: Run, target: str, force: bool) -> bool:
     stop_stale(run, target)
     bring_inputs(run, target)
     (run.path / FAILURE).unlink(missing_ok=True)

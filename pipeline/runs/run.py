@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -160,7 +159,7 @@ def decided(run: Run) -> Run:
 def driven(run: Run) -> bool:
     """Whether a process works on `run`, on this machine or on another that has the same REFIT_HOME."""
     with locks.opened(run.path / _DRIVING) as stream:
-        return not locks.lock(stream, shared=True, wait=False)
+        return not locks.lock(stream, shared=True, seconds=0)
 
 
 def require_idle(run: Run) -> None:
@@ -171,7 +170,7 @@ def require_idle(run: Run) -> None:
 
 def _busy(run: Run) -> TransientError:
     owner = run.record["owner"]
-    by = f"process {owner['pid']} of {owner['host']}" if owner else "another process"
+    by = f"process {owner['pid']} of {owner.get('host')}" if owner else "another process"
     return TransientError(f"The run {run.run_id} is being worked on by {by}.", fix="wait for it")
 
 
@@ -190,11 +189,8 @@ def driving(run: Run) -> Iterator[None]:
     Raises `TransientError` if another process does.
     """
     with locks.opened(run.path / _DRIVING) as stream:
-        deadline = time.monotonic() + _LOOK_SECONDS
-        while not locks.lock(stream, wait=False):
-            if time.monotonic() > deadline:
-                raise _busy(run)
-            time.sleep(0.05)
+        if not locks.lock(stream, seconds=_LOOK_SECONDS):
+            raise _busy(run)
         with _keeping_record(run):
             yield
 

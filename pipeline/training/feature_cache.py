@@ -62,7 +62,8 @@ class Cache:
         for place in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another training adds to it, or trims, too
                 size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-                shelves.append((place.stat().st_mtime, size, place))
+                if place.is_dir():
+                    shelves.append((place.stat().st_mtime, size, place))
         excess = sum(size for _, size, _ in shelves) - self.limit
         for _, size, place in sorted(shelves):
             if excess <= 0:

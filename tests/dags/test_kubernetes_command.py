@@ -148,6 +148,7 @@ def test_every_pod_is_one_and_meets_the_restricted_standard(case: str, stage: st
     assert container["command"] == ["refit"]
     assert container["args"][:2] == ["stage", stage]
     names = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert names["DVC_SITE_CACHE_DIR"] == "/tmp/dvc"
     assert names["REFIT_HOME"] == str(refit_home)
     assert "REFIT_STOP_WITH_STDIN" not in names
 

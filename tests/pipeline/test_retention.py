@@ -89,6 +89,16 @@ def test_a_chain_of_idle_runs_is_shortened(make: Make) -> None:
     assert list((runs.find("01").path.parent).glob(".*")) == []
 
 
+def test_a_run_at_work_is_not_removed(make: Make) -> None:
+    """It has gone on since the records were read."""
+    make("01", runs.INTERRUPTED)
+    make("02", runs.PROMOTED)
+    found = runs.all_runs()
+    with runs.driving(found[0]):
+        retention.remove_runs(found, {"02"})
+    assert [run.run_id for run in runs.all_runs()] == ["01", "02"]
+
+
 def test_remains_of_killed_commands_go_once_they_are_old(make: Make, refit_home: Path) -> None:
     make("01", runs.PROMOTED)
     for place in ("runs", "cache/weights/s3", "cache/features/0a1b"):

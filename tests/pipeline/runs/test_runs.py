@@ -22,9 +22,10 @@ import psutil
 import pytest
 import yaml
 
-from pipeline import files, retention, runs
+from pipeline import files, locks, retention, runs
 from pipeline.errors import RefitError, SettingsError, TransientError
 from pipeline.processes import over
+from pipeline.runs import reproduction
 from pipeline.runs.repository import repository
 from pipeline.runs.reproduction import stop_stale
 from pipeline.settings import code_root, read_params, with_overrides
@@ -285,6 +286,27 @@ def test_what_dvc_has_noted_of_a_killed_process_blocks_nothing(params: MakeParam
     with repository(run.path):  # while another is in the run, it may be that one's note
         (run.path / ".dvc/tmp/rwlock").write_text(left_by_dvc.replace("data/", f"{run.path}/data/"))
         with pytest.raises(TransientError, match="busy"):
+            runs.reproduce(run, "ingest")
+    assert runs.reproduce(run, "ingest")
+
+
+def test_where_machines_share_a_home_each_keeps_what_dvc_knows_of_files(
+    params: MakeParams, refit_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "own"))
+    run = runs.create("1", params())
+    assert runs.reproduce(run, "ingest")
+    assert any((tmp_path / "own").rglob("cache.db"))
+    assert not any(refit_home.rglob("cache.db"))
+
+
+def test_two_attempts_at_a_stage_do_not_write_at_once(params: MakeParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler has taken the first one for dead, which works on, on another machine maybe."""
+    monkeypatch.setattr(reproduction, "_ENDING_SECONDS", 0.1)
+    run = runs.create("1", params())
+    with locks.opened(run.path / ".dvc/tmp/ingest.lock") as stream:
+        locks.lock(stream)
+        with pytest.raises(TransientError, match="Another attempt at ingest"):
             runs.reproduce(run, "ingest")
     assert runs.reproduce(run, "ingest")
 

@@ -50,8 +50,13 @@ def test_nothing_of_before_a_restart_is_theirs(airflow: Path) -> None:
     assert processes.belonging(airflow) == []
 
 
-def test_what_lives_may_answer_late(airflow: Path) -> None:
+def test_what_lives_may_answer_late(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training has all processors, say; a second start must not end it."""
+
+    def another(*_: object) -> None:
+        raise AssertionError("a second Airflow was started")
+
+    monkeypatch.setattr(server, "_start", another)
     answers = iter([503, 503, 200])
 
     class Health(BaseHTTPRequestHandler):

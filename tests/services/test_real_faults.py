@@ -29,6 +29,8 @@ SCHEDULER = {
     "scheduler_idle_sleep_time": 0.3,
     "task_instance_heartbeat_timeout": 20,
     "task_instance_heartbeat_timeout_detection_interval": 3,
+    "task_queued_timeout": 60,
+    "task_queued_timeout_check_interval": 5,
 }
 
 
@@ -123,7 +125,8 @@ def test_a_disk_that_fills_up_during_a_stage(
 ) -> None:
     """REFIT_HOME's disk is full when a stage writes, and again when the stage is retried; then space is made."""
     home = small_disk / "home"
-    # Airflow's own output lies on the full disk, too: a retry that dies of that is missed by its heartbeat alone.
+    # Airflow's own output lies on the full disk, too: a retry that dies of that is missed by its heartbeat alone,
+    # and one whose worker does so before it begins only as it stays in the queue.
     logging = {"base_log_folder": str(tmp_path / "logs")}
     deployment = deployments.local(postgres[1], logging=logging, scheduler=SCHEDULER)
     ballast = small_disk / "ballast"

@@ -23,6 +23,13 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         yield stream
 
 
+@contextmanager
+def held(path: Path, *, shared: bool = False, seconds: float = math.inf) -> Iterator[bool]:
+    """Hold the lock of that file for the block; False, and not held, if another still has it after `seconds`."""
+    with opened(path) as stream:
+        yield lock(stream, shared=shared, seconds=seconds)
+
+
 def lock(stream: IO[Any], *, shared: bool = False, seconds: float = math.inf) -> bool:
     """Take the lock, in place of the one that `stream` has if any; False if another still has it after `seconds`.
 

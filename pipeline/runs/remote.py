@@ -313,8 +313,7 @@ class Workspaces:
     @contextlib.contextmanager
     def _alone(self, run: str) -> Iterator[None]:
         """Of the processes of this machine; folds may run in one directory."""
-        with locks.opened(self.folder / _SYNCED / f"{run}.lock") as stream:
-            locks.lock(stream)
+        with locks.held(self.folder / _SYNCED / f"{run}.lock"):
             yield
 
 

@@ -35,16 +35,15 @@ def require_space() -> None:
 def using_cache() -> Iterator[None]:
     """While a stage runs, what it has put into the cache is in no dvc.lock yet, so nobody may clear the cache of what
     none names. The system ends this with the process, however that ends."""
-    with locks.opened(_cache_lock()) as stream:
-        locks.lock(stream, shared=True)
+    with locks.held(_cache_lock(), shared=True):
         yield
 
 
 @contextlib.contextmanager
 def cache_alone() -> Iterator[bool]:
     """Whether no stage works with the cache; if so, none begins to until the block is left."""
-    with locks.opened(_cache_lock()) as stream:
-        yield locks.lock(stream, seconds=0)
+    with locks.held(_cache_lock(), seconds=0) as alone:
+        yield alone
 
 
 def _cache_lock() -> Path:

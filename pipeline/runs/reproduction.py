@@ -33,8 +33,8 @@ def reproduce(run: Run, target: str, *, force: bool = False) -> bool:
 def _alone(run: Run, target: str) -> Iterator[None]:
     """No two attempts at a stage write at once, on whatever machines of one REFIT_HOME: a scheduler may take the first
     one for dead."""
-    with locks.opened(run.path / ".dvc/tmp" / f"{target}.lock") as stream:
-        if not locks.lock(stream, seconds=_ENDING_SECONDS):
+    with locks.held(run.path / ".dvc/tmp" / f"{target}.lock", seconds=_ENDING_SECONDS) as alone:
+        if not alone:
             raise TransientError(
                 f"Another attempt at {target} of the run {run.run_id} is at work.", fix="wait for it, then run again"
             )

@@ -158,8 +158,8 @@ def decided(run: Run) -> Run:
 
 def driven(run: Run) -> bool:
     """Whether a process works on `run`, on this machine or on another that has the same REFIT_HOME."""
-    with locks.opened(run.path / _DRIVING) as stream:
-        return not locks.lock(stream, shared=True, seconds=0)
+    with locks.held(run.path / _DRIVING, shared=True, seconds=0) as free:
+        return not free
 
 
 def require_idle(run: Run) -> None:
@@ -177,8 +177,7 @@ def _busy(run: Run) -> TransientError:
 @contextlib.contextmanager
 def deciding(run: Run) -> Iterator[None]:
     """Of this machine's processes, one at a time acts on the decision on a run."""
-    with locks.opened(run.path / ".dvc/tmp/deciding.lock") as stream:
-        locks.lock(stream)
+    with locks.held(run.path / ".dvc/tmp/deciding.lock"):
         yield
 
 
@@ -188,8 +187,8 @@ def driving(run: Run) -> Iterator[None]:
 
     Raises `TransientError` if another process does.
     """
-    with locks.opened(run.path / _DRIVING) as stream:
-        if not locks.lock(stream, seconds=_LOOK_SECONDS):
+    with locks.held(run.path / _DRIVING, seconds=_LOOK_SECONDS) as alone:
+        if not alone:
             raise _busy(run)
         with _keeping_record(run):
             yield

@@ -304,10 +304,11 @@ def test_two_attempts_at_a_stage_do_not_write_at_once(params: MakeParams, monkey
     """A scheduler has taken the first one for dead, which works on, on another machine maybe."""
     monkeypatch.setattr(reproduction, "_ENDING_SECONDS", 0.1)
     run = runs.create("1", params())
-    with locks.opened(run.path / ".dvc/tmp/ingest.lock") as stream:
-        locks.lock(stream)
-        with pytest.raises(TransientError, match="Another attempt at ingest"):
-            runs.reproduce(run, "ingest")
+    with (
+        locks.held(run.path / ".dvc/tmp/ingest.lock"),
+        pytest.raises(TransientError, match="Another attempt at ingest"),
+    ):
+        runs.reproduce(run, "ingest")
     assert runs.reproduce(run, "ingest")
 
 
